@@ -1,8 +1,10 @@
 # Shared rules: flags, the layer helper, per-instruction-set files.
 
+# Paths relative to the source tree, so that a clone elsewhere (or a second work tree) finds what the first compiled.
 find_program(GRAFT_CCACHE ccache)
 if(GRAFT_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${GRAFT_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
+    CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${GRAFT_CCACHE})
 endif()
 
 function(graft_flags target)
