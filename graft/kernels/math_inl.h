@@ -1,0 +1,73 @@
+// Highway forms of exp_f32 and log_f32 (math.h): the chains of math_ref_inl.h operation for operation, so the same
+// bits. Include after hwy/highway.h; compiled once per target. d is a tag of float lanes.
+
+#if defined(GRAFT_KERNELS_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef GRAFT_KERNELS_MATH_INL_H_
+#undef GRAFT_KERNELS_MATH_INL_H_
+#else
+#define GRAFT_KERNELS_MATH_INL_H_
+#endif
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V exp_f32(D d, V x) {
+  const hn::RebindToSigned<D> di;
+  const V magic = hn::Set(d, 0x1.8p23f);
+  const V high = hn::Set(d, 89.0f), low = hn::Set(d, -104.0f);
+  V c = hn::IfThenElse(hn::Gt(x, high), high, x);
+  c = hn::IfThenElse(hn::Lt(x, low), low, c);
+  const V shifted = hn::MulAdd(c, hn::Set(d, 0x1.715476p+0f), magic);
+  const V n = hn::Sub(shifted, magic);
+  V r = hn::MulAdd(n, hn::Set(d, -0x1.62e430p-1f), c);
+  r = hn::MulAdd(n, hn::Set(d, 0x1.05c610p-29f), r);
+  V q = hn::MulAdd(hn::Set(d, 0x1.6a4d78p-10f), r, hn::Set(d, 0x1.12398ep-7f));
+  q = hn::MulAdd(q, r, hn::Set(d, 0x1.5558b0p-5f));
+  q = hn::MulAdd(q, r, hn::Set(d, 0x1.555492p-3f));
+  q = hn::MulAdd(q, r, hn::Set(d, 0x1.fffffcp-2f));
+  q = hn::MulAdd(q, r, hn::Set(d, 1.0f));
+  const V p = hn::MulAdd(q, r, hn::Set(d, 1.0f));
+  const auto k = hn::Sub(hn::BitCast(di, shifted), hn::BitCast(di, magic));
+  const auto half = hn::ShiftRight<1>(k);
+  const auto bias = hn::Set(di, 127);
+  const V first = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(half, bias)));
+  const V second = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::Sub(k, half), bias)));
+  return hn::Mul(hn::Mul(p, first), second);  // NaN: p is NaN whatever the factors are
+}
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V log_f32(D d, V x) {
+  const hn::RebindToSigned<D> di;
+  const auto tiny = hn::Lt(x, hn::Set(d, 0x1p-126f));
+  const auto bits = hn::BitCast(di, hn::IfThenElse(tiny, hn::Mul(x, hn::Set(d, 0x1p23f)), x));
+  const auto k = hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, 0x3F2AAAAB)));
+  const V one = hn::Set(d, 1.0f);
+  const V f = hn::Sub(hn::BitCast(d, hn::Sub(bits, hn::ShiftLeft<23>(k))), one);
+  const V e = hn::Sub(hn::ConvertTo(d, k), hn::IfThenElseZero(tiny, hn::Set(d, 23.0f)));
+  V q = hn::MulAdd(hn::Set(d, -0x1.07d222p-3f), f, hn::Set(d, 0x1.1e73a0p-3f));
+  q = hn::MulAdd(q, f, hn::Set(d, -0x1.f329c6p-4f));
+  q = hn::MulAdd(q, f, hn::Set(d, 0x1.1ed424p-3f));
+  q = hn::MulAdd(q, f, hn::Set(d, -0x1.559cdep-3f));
+  q = hn::MulAdd(q, f, hn::Set(d, 0x1.99d05ep-3f));
+  q = hn::MulAdd(q, f, hn::Set(d, -0x1.fffef6p-3f));
+  q = hn::MulAdd(q, f, hn::Set(d, 0x1.555506p-2f));
+  q = hn::MulAdd(q, f, hn::Set(d, -0.5f));
+  const V log1p = hn::MulAdd(q, hn::Mul(f, f), f);
+  const V y = hn::MulAdd(e, hn::Set(d, 0x1.62e430p-1f), log1p);
+  const V zero = hn::Zero(d), infinity = hn::Inf(d);
+  const V positive = hn::IfThenElse(hn::Lt(x, infinity), y, x);
+  const V other = hn::IfThenElse(hn::Eq(x, zero), hn::Neg(infinity), hn::NaN(d));
+  return hn::IfThenElse(hn::Gt(x, zero), positive, other);
+}
+
+}  // namespace
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggle

@@ -1,0 +1,8 @@
+#include "graft/kernels/math_ref_inl.h"
+#include "graft/kernels/math_table.h"
+
+namespace graft {
+
+const MathTable kMathRef = {exp_chain, log_chain, exp_chain, log_chain, pow_chain, sincos_chain, mul_then_add};
+
+}  // namespace graft
