@@ -1,0 +1,87 @@
+#pragma once
+
+#include <vector>
+
+#include "graft/graph/graph.h"
+#include "graft/kernels/gemm.h"
+
+// Every op the graph has, as a function that appends it and returns its outputs. What an op computes stands in its kernel's
+// header; each lives in graph/ops/NAME.cc with its shape rule, gradient rule and cost.
+
+namespace graft {
+
+// y = a + b, both [rows, columns].
+Value add(Graph& g, Value a, Value b);
+
+// y[t] = table[ids[t]]: ids i32 [tokens], table a weight or bound [vocab, hidden].
+Value embedding(Graph& g, Value ids, Value table);
+
+// RMSNorm over groups of columns / groups features: groups > 1 norms every head by itself. weight [columns / groups].
+Value rms_norm(Graph& g, Value x, Value weight, double eps, int64_t groups = 1);
+
+// One adapter of one projection: A [rank, in], B [out, rank]; y += scaling * (x A^T) B^T.
+struct Adapter {
+  Value a, b;
+  double scaling = 1;
+};
+
+// h = scaling * x A^T for the adapters of projections that share x, side by side: [rows, sum of ranks]. adapters[target][slot]: slot s holds rows
+// adapter_offsets[s] … adapter_offsets[s + 1] (i32 [slots + 1]; without offsets there is one slot with all rows). Slots of a target may differ in
+// rank: the target takes the widest.
+struct LoraDownAttr {
+  struct Target {
+    int64_t column = 0, width = 0;
+    std::vector<int> a;  // input index per slot, -1: the slot has no adapter here
+    std::vector<double> scaling;
+  };
+  std::vector<Target> targets;
+  bool has_offsets = false;  // input 1
+};
+Value lora_down(Graph& g, Value x, const std::vector<std::vector<Adapter>>& adapters, Value adapter_offsets);
+
+// y_i = x W_i^T + h_i B_i^T + bias_i + residual_i for projections that share x.
+struct Projection {
+  Value weight;               // a weight or bound [out, in]
+  Value bias;                 // bound [out, 1] or none
+  Value residual;             // [rows, out] or none
+  std::vector<Adapter> adapters;  // per slot, or empty
+};
+std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::vector<Projection>& outputs, Value h, Value adapter_offsets);
+
+// norm[o] = ||W[o] + scaling B[o] A||, no gradient (DoRA holds it constant).
+Value dora_norm(Graph& g, Value weight, const Adapter& adapter);
+// y = z * magnitude / norm + bias; magnitude, norm, bias [columns, 1]; bias may be none.
+Value column_scale(Graph& g, Value z, Value magnitude, Value norm, Value bias);
+
+// Inverted dropout; the draw is named by the stream's name, the update and row_keys (u64 [tokens]).
+Value dropout(Graph& g, Value x, Value row_keys, double p, uint64_t seed, const std::string& stream);
+
+// Rotary embedding of x [tokens, heads * head_dim] by positions i32 [tokens]; the table comes with the run.
+Value rope(Graph& g, Value x, Value positions, int64_t head_dim, bool interleaved);
+
+// Ragged causal attention. q [tokens, heads * head_dim], k and v [tokens, kv_heads * head_dim], sequence_offsets i32 [sequences + 1]. With a cache
+// in the run, k and v are appended to it and attention reads it.
+struct AttentionAttr {
+  int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0, window = 0, layer = 0;
+  double scale = 0;
+};
+Value attention(Graph& g, Value q, Value k, Value v, Value sequence_offsets, const AttentionAttr& attr);
+
+// silu(gate) * up.
+Value swiglu(Graph& g, Value gate, Value up);
+
+// y[i] = x[rows[i]]: rows i32 [labels], ascending.
+Value gather_rows(Graph& g, Value x, Value rows);
+
+// Output head and cross-entropy (kernels/loss.h). x [labels, hidden]; labels i32, weights f64; loss: bound f64 [1], written. With `train` the
+// gradient starts here. h: the head's LoRA rows or none. Returns nll [labels, 1].
+struct HeadLossAttr {
+  double label_smoothing = 0;
+  Compute compute = Compute::kF32;
+  int64_t chunk_rows = 64;
+  bool train = false;
+  double lora_scaling = 1;
+};
+Value head_loss(Graph& g, Value x, Value head, Value labels, Value weights, Value loss, Value h, Value lora_b, const HeadLossAttr& attr);
+
+}  // namespace graft

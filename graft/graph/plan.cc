@@ -1,0 +1,240 @@
+#include "graft/graph/plan.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <numeric>
+#include <unordered_map>
+
+#include "graft/base/error.h"
+#include "graft/kernels/optimizer.h"
+
+namespace graft {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+
+int64_t value_bytes(const ValueInfo& info, const RunSizes& capacity) {
+  const int64_t bytes = info.shape.elements(capacity) * dtype_bits(info.dtype) / 8;
+  return (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+}  // namespace
+
+const Graph& Run::graph() const { return plan_->graph_; }
+int64_t Run::rows(Value value) const { return graph().shape(value).rows(inputs_->sizes); }
+void* Run::pointer(Value value) const { return plan_->pointers_[static_cast<size_t>(value.id)]; }
+
+Plan Plan::compile(const Graph& graph, const PlanOptions& options) {
+  Plan plan;
+  plan.graph_ = graph;
+  plan.options_ = options;
+  if (options.recompute_every > 0) plan.apply_recompute();
+  plan.plan_arena();
+  for (const Node& node : plan.graph_.nodes()) {
+    if (node.op->scratch != nullptr) plan.scratch_.merge(node.op->scratch(plan.graph_, node, options.capacity, options.num_threads));
+  }
+  const char* debug = std::getenv("GRAFT_DEBUG");
+  plan.debug_ = debug != nullptr && std::strcmp(debug, "ops") == 0;
+  return plan;
+}
+
+// A backward node that reads an inner activation of segment s reads a clone's output instead; the clones (the forward nodes of
+// the segment that the wanted values depend on) stand before the first such backward node. Values that cross segments stay.
+// The last segment is left alone: its backward follows at once.
+void Plan::apply_recompute() {
+  std::vector<Node> old = std::move(graph_.nodes());
+  graph_.nodes().clear();
+  const int every = options_.recompute_every;
+  int last = -1;
+  for (const Node& node : old) last = std::max(last, node.segment >= 0 ? node.segment / every : -1);
+  const auto group_of = [&](const Node& node) { return node.segment < 0 ? -1 : node.segment / every; };
+
+  std::vector<int> producer_group(graph_.values().size(), -1);
+  std::vector<int> producer(graph_.values().size(), -1);
+  std::vector<char> crosses(graph_.values().size(), 0);
+  for (size_t i = 0; i < old.size(); ++i) {
+    if (old[i].backward) continue;
+    for (Value output : old[i].outputs) {
+      producer[static_cast<size_t>(output.id)] = static_cast<int>(i);
+      producer_group[static_cast<size_t>(output.id)] = group_of(old[i]);
+    }
+    for (Value input : old[i].inputs) {
+      if (input && producer[static_cast<size_t>(input.id)] >= 0 && producer_group[static_cast<size_t>(input.id)] != group_of(old[i])) {
+        crosses[static_cast<size_t>(input.id)] = 1;
+      }
+    }
+  }
+  const auto recomputed = [&](Value value) {
+    if (!value) return false;
+    const auto id = static_cast<size_t>(value.id);
+    return id < producer.size() && producer[id] >= 0 && producer_group[id] >= 0 && producer_group[id] < last && crosses[id] == 0 &&
+           !graph_.info(value).keep;
+  };
+
+  std::map<int, std::unordered_map<int32_t, Value>> clones;  // group -> old value -> clone
+  const auto clone_group = [&](int group) {
+    std::vector<char> wanted(old.size(), 0);
+    std::vector<int> stack;
+    const auto want = [&](Value value) {
+      if (!recomputed(value) || producer_group[static_cast<size_t>(value.id)] != group) return;
+      const int node = producer[static_cast<size_t>(value.id)];
+      if (wanted[static_cast<size_t>(node)] == 0) wanted[static_cast<size_t>(node)] = 1, stack.push_back(node);
+    };
+    for (const Node& node : old) {
+      if (!node.backward) continue;
+      for (Value input : node.inputs) want(input);
+    }
+    while (!stack.empty()) {
+      const int node = stack.back();
+      stack.pop_back();
+      for (Value input : old[static_cast<size_t>(node)].inputs) want(input);
+    }
+    auto& map = clones[group];
+    for (size_t i = 0; i < old.size(); ++i) {
+      if (wanted[i] == 0) continue;
+      Node copy = old[i];
+      copy.backward = true;
+      for (Value& input : copy.inputs) {
+        if (const auto it = map.find(input.id); input && it != map.end()) input = it->second;
+      }
+      for (Value& output : copy.outputs) {
+        const ValueInfo info = graph_.info(output);
+        const Value fresh = graph_.activation(info.shape, info.dtype, info.name);
+        graph_.info(fresh).producer = static_cast<int32_t>(graph_.nodes().size());
+        map[output.id] = fresh;
+        output = fresh;
+      }
+      graph_.nodes().push_back(std::move(copy));
+    }
+  };
+
+  for (Node& node : old) {
+    if (node.backward) {
+      for (Value& input : node.inputs) {
+        if (!recomputed(input)) continue;
+        const int group = producer_group[static_cast<size_t>(input.id)];
+        if (clones.find(group) == clones.end()) clone_group(group);
+        input = clones[group].at(input.id);
+      }
+    }
+    graph_.nodes().push_back(std::move(node));
+  }
+}
+
+// Offsets by lifetime: values in descending size, each at the lowest offset free of every value alive at the same time.
+void Plan::plan_arena() {
+  const auto& nodes = graph_.nodes();
+  const size_t num_values = graph_.values().size();
+  std::vector<int> first(num_values, -1), last(num_values, -1);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    for (Value input : nodes[i].inputs) {
+      if (input) last[static_cast<size_t>(input.id)] = static_cast<int>(i);
+    }
+    for (Value output : nodes[i].outputs) {
+      first[static_cast<size_t>(output.id)] = static_cast<int>(i);
+      last[static_cast<size_t>(output.id)] = std::max(last[static_cast<size_t>(output.id)], static_cast<int>(i));
+    }
+  }
+  // An output that works in place is one with its input: they share a representative, whose life covers both.
+  std::vector<int32_t> root(num_values);
+  std::iota(root.begin(), root.end(), 0);
+  const auto find = [&](int32_t id) {
+    while (root[static_cast<size_t>(id)] != id) id = root[static_cast<size_t>(id)];
+    return id;
+  };
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    for (const auto& [output, input] : nodes[i].in_place) {
+      const Value in = nodes[i].inputs[static_cast<size_t>(input)], out = nodes[i].outputs[static_cast<size_t>(output)];
+      if (!in || graph_.info(in).kind != ValueKind::kActivation || graph_.info(in).keep || last[static_cast<size_t>(in.id)] != static_cast<int>(i)) continue;
+      root[static_cast<size_t>(out.id)] = find(in.id);
+    }
+  }
+  struct Life {
+    int32_t id;
+    int64_t bytes;
+    int begin, end;
+  };
+  std::vector<Life> lives(num_values, Life{-1, 0, 0, 0});
+  for (size_t id = 0; id < num_values; ++id) {
+    const ValueInfo& info = graph_.values()[id];
+    if (info.kind != ValueKind::kActivation || first[id] < 0) continue;
+    const int end = info.keep ? static_cast<int>(nodes.size()) : last[id];
+    Life& life = lives[static_cast<size_t>(find(static_cast<int32_t>(id)))];
+    if (life.id < 0) life = {find(static_cast<int32_t>(id)), 0, first[id], end};
+    life.bytes = std::max(life.bytes, value_bytes(info, options_.capacity));
+    life.begin = std::min(life.begin, first[id]);
+    life.end = std::max(life.end, end);
+  }
+  std::erase_if(lives, [](const Life& life) { return life.id < 0; });
+  std::stable_sort(lives.begin(), lives.end(), [](const Life& a, const Life& b) { return a.bytes > b.bytes; });
+
+  offsets_.assign(num_values, -1);
+  struct Placed {
+    int64_t begin, end;
+    int from, to;
+  };
+  std::vector<Placed> placed;  // sorted by begin
+  int64_t total = 0;
+  for (const Life& life : lives) {
+    int64_t offset = 0;
+    for (const Placed& p : placed) {
+      if (p.to < life.begin || p.from > life.end) continue;
+      if (p.begin - offset >= life.bytes) break;
+      offset = std::max(offset, p.end);
+    }
+    const Placed mine{offset, offset + life.bytes, life.begin, life.end};
+    placed.insert(std::lower_bound(placed.begin(), placed.end(), mine, [](const Placed& a, const Placed& b) { return a.begin < b.begin; }), mine);
+    offsets_[static_cast<size_t>(life.id)] = offset;
+    total = std::max(total, offset + life.bytes);
+  }
+  for (size_t id = 0; id < num_values; ++id) {
+    if (graph_.values()[id].kind == ValueKind::kActivation && first[id] >= 0) {
+      offsets_[id] = offsets_[static_cast<size_t>(find(static_cast<int32_t>(id)))];
+    }
+  }
+  arena_bytes_ = static_cast<size_t>(total);
+  pointers_.assign(num_values, nullptr);
+}
+
+void Plan::prepare(Context& context) {
+  if (arena_.bytes() < arena_bytes_) arena_ = Buffer(arena_bytes_);
+  for (size_t id = 0; id < offsets_.size(); ++id) {
+    if (offsets_[id] >= 0) pointers_[id] = arena_.data() + offsets_[id];
+  }
+  context.reserve(scratch_);
+}
+
+void Plan::run(Context& context, const RunInputs& inputs) const {
+  const RunSizes& capacity = options_.capacity;
+  GRAFT_CHECK(inputs.sizes.tokens <= capacity.tokens && inputs.sizes.labels <= capacity.labels && inputs.sizes.sequences <= capacity.sequences,
+              "plan made for {} tokens, {} labels, {} sequences, asked to run {}, {}, {}", capacity.tokens, capacity.labels,
+              capacity.sequences, inputs.sizes.tokens, inputs.sizes.labels, inputs.sizes.sequences);
+  const Run run(*this, context, inputs);
+  const KeepSubnormals keep;
+  for (const Node& node : graph_.nodes()) {
+    node.op->run(run, node);
+    if (debug_) check_finite(run, node);
+  }
+}
+
+void Plan::check_finite(const Run& run, const Node& node) const {
+  for (Value output : node.outputs) {
+    if (graph_.info(output).dtype != DType::kF32) continue;
+    const auto values = run.span<const float>(output);
+    const int64_t bad = first_non_finite<float>(values);
+    GRAFT_CHECK(bad < 0, "op '{}' of {}: output {} holds {} at row {}, column {}", node.op->name, node.name, to_string(graph_.shape(output)),
+                values[static_cast<size_t>(bad)], bad / graph_.shape(output).columns, bad % graph_.shape(output).columns);
+  }
+}
+
+double Plan::flops(const RunSizes& sizes) const {
+  double sum = 0;
+  for (const Node& node : graph_.nodes()) {
+    if (node.op->flops != nullptr) sum += node.op->flops(graph_, node, sizes);
+  }
+  return sum;
+}
+
+}  // namespace graft
