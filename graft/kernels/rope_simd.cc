@@ -1,0 +1,87 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "graft/kernels/rope_simd.cc"  // this file
+#include "graft/kernels/simd.h"
+// Targets first.
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#include "graft/kernels/rope_table.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Turns one pair of vectors or, in the tail, of scalars in the first lane.
+template <class D, class V>
+HWY_INLINE void turn(D, V x1, V x2, V c, V s, V* y1, V* y2) {
+  *y1 = hn::MulSub(x1, c, hn::Mul(x2, s));
+  *y2 = hn::MulAdd(x2, c, hn::Mul(x1, s));
+}
+
+template <class D>
+HWY_INLINE int64_t turn_halves(D d, const RopeRow<float>& row, const float* x, float* y, int64_t i) {
+  const auto sign = row.inverse ? hn::SignBit(d) : hn::Zero(d);
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (; i + lanes <= row.half; i += lanes) {
+    auto y1 = hn::Zero(d), y2 = hn::Zero(d);
+    turn(d, hn::LoadU(d, x + i), hn::LoadU(d, x + row.half + i), hn::LoadU(d, row.cos + i), hn::Xor(hn::LoadU(d, row.sin + i), sign), &y1, &y2);
+    hn::StoreU(y1, d, y + i);
+    hn::StoreU(y2, d, y + row.half + i);
+  }
+  return i;
+}
+
+template <class D>
+HWY_INLINE int64_t turn_pairs(D d, const RopeRow<float>& row, const float* x, float* y, int64_t i) {
+  const auto sign = row.inverse ? hn::SignBit(d) : hn::Zero(d);
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (; i + lanes <= row.half; i += lanes) {
+    auto x1 = hn::Zero(d), x2 = hn::Zero(d), y1 = hn::Zero(d), y2 = hn::Zero(d);
+    hn::LoadInterleaved2(d, x + 2 * i, x1, x2);
+    turn(d, x1, x2, hn::LoadU(d, row.cos + i), hn::Xor(hn::LoadU(d, row.sin + i), sign), &y1, &y2);
+    hn::StoreInterleaved2(y1, y2, d, y + 2 * i);
+  }
+  return i;
+}
+
+void rope_row(const RopeRow<float>& row) noexcept {
+  const hn::ScalableTag<float> d;
+  const hn::CappedTag<float, 1> one;
+  for (int64_t head = 0; head < row.heads; ++head) {
+    const float* x = row.x + head * row.x_head_stride;
+    float* y = row.y + head * row.y_head_stride;
+    if (row.interleaved) {
+      int64_t i = turn_pairs(d, row, x, y, 0);
+      for (; i < row.half; ++i) {
+        const float s = row.inverse ? -row.sin[i] : row.sin[i];
+        auto y1 = hn::Zero(one), y2 = hn::Zero(one);
+        turn(one, hn::Set(one, x[2 * i]), hn::Set(one, x[2 * i + 1]), hn::Set(one, row.cos[i]), hn::Set(one, s), &y1, &y2);
+        y[2 * i] = hn::GetLane(y1);
+        y[2 * i + 1] = hn::GetLane(y2);
+      }
+    } else {
+      turn_halves(one, row, x, y, turn_halves(d, row, x, y, 0));
+    }
+    if (y != x) {
+      for (int64_t i = 2 * row.half; i < row.head_dim; ++i) y[i] = x[i];
+    }
+  }
+}
+
+}  // namespace
+
+constexpr RopeRowFunction kRopeRow = rope_row;
+
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace graft {
+RopeRowFunction rope_row_simd() noexcept {
+  const RopeRowFunction* function = GRAFT_SIMD_TABLE(kRopeRow);
+  return function == nullptr ? nullptr : *function;
+}
+}  // namespace graft
+#endif
