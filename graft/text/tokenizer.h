@@ -28,13 +28,15 @@ struct EncodeOptions {
 // between threads.
 class Tokenizer {
  public:
-  // `folder` holds tokenizer.json, and perhaps tokenizer_config.json, special_tokens_map.json, added_tokens.json.
+  // `folder` holds tokenizer.json, and perhaps tokenizer_config.json and special_tokens_map.json, which are checked too:
+  // their added tokens are taken, and an eos_token that is no token is refused.
   static Tokenizer load(const std::string& folder);
   static Tokenizer from_json(std::string_view tokenizer_json, std::string_view where);
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
+  // Throws Error if the text is not UTF-8.
   Encoding encode(std::string_view text, const EncodeOptions& options = {}) const;
   Encoding encode_pair(std::string_view a, std::string_view b, const EncodeOptions& options = {}) const;
   std::vector<int32_t> encode_ids(std::string_view text, const EncodeOptions& options = {}) const;
@@ -45,6 +47,8 @@ class Tokenizer {
   std::optional<int32_t> token_to_id(std::string_view token) const;
   std::optional<std::string> id_to_token(int32_t id) const;
   bool is_special(int32_t id) const;  // an added token marked special
+  // Throws Error naming a token whose id has no row in an embedding of so many rows.
+  void check_embedding_rows(int64_t rows) const;
 
  private:
   friend class StreamDecoder;
@@ -53,7 +57,7 @@ class Tokenizer {
   std::unique_ptr<Impl> impl_;
 };
 
-// Text as ids arrive, never half a character (fixtures tokenizer/*/stream.jsonl). The tokenizer must outlive it.
+// Text as ids arrive, never half a character: what is printed is never taken back. The tokenizer must outlive it.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens = false);
@@ -64,8 +68,10 @@ class StreamDecoder {
   const Tokenizer* tokenizer_;
   bool skip_special_tokens_;
   std::vector<int32_t> ids_;
-  size_t prefix_index_ = 0, read_index_ = 0;
-  std::string prefix_;
+  std::string release(std::string text);
+
+  size_t printed_ids_ = 0;  // the first of ids_, whose text has been printed: context for what follows
+  std::string printed_;     // their text
 };
 
 }  // namespace graft

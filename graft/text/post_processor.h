@@ -1,0 +1,36 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "graft/text/json_field.h"
+#include "graft/text/tokenizer.h"
+
+namespace graft {
+
+// The "post_processor" of a tokenizer.json: TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel, Sequence.
+class PostProcessor {
+ public:
+  using TokenOfId = std::function<std::optional<std::string_view>(int32_t)>;
+  struct Step;
+
+  PostProcessor();
+  explicit PostProcessor(const std::optional<JsonField>& field);
+  PostProcessor(PostProcessor&&) noexcept;
+  PostProcessor& operator=(PostProcessor&&) noexcept;
+  ~PostProcessor();
+
+  // Joins one or two encodings (of texts "A" and "B") and puts the special tokens around them if wanted.
+  Encoding run(std::vector<Encoding> texts, bool add_special_tokens, const TokenOfId& token_of_id) const;
+  // Throws Error for an id that token_of_id does not know.
+  void check_ids(const TokenOfId& token_of_id, std::string_view where) const;
+
+ private:
+  void add(const JsonField& field);
+  std::vector<std::unique_ptr<Step>> steps_;
+};
+
+}  // namespace graft

@@ -1,0 +1,300 @@
+#include "graft/text/unicode.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace graft {
+namespace {
+
+// Length of the well-formed prefix of a sequence at text[i]; `complete` says whether that is a whole character.
+struct Sequence {
+  size_t length;
+  bool complete;
+};
+Sequence sequence_at(std::string_view text, size_t i) {
+  const auto byte = [&](size_t k) { return static_cast<uint8_t>(text[i + k]); };
+  const uint8_t lead = byte(0);
+  if (lead < 0x80) return {1, true};
+  size_t length = 0;
+  uint8_t low = 0x80, high = 0xBF;
+  if (lead >= 0xC2 && lead <= 0xDF) {
+    length = 2;
+  } else if (lead >= 0xE0 && lead <= 0xEF) {
+    length = 3;
+    if (lead == 0xE0) low = 0xA0;
+    if (lead == 0xED) high = 0x9F;
+  } else if (lead >= 0xF0 && lead <= 0xF4) {
+    length = 4;
+    if (lead == 0xF0) low = 0x90;
+    if (lead == 0xF4) high = 0x8F;
+  } else {
+    return {1, false};
+  }
+  for (size_t k = 1; k < length; ++k) {
+    if (i + k >= text.size() || byte(k) < low || byte(k) > high) return {k, false};
+    low = 0x80, high = 0xBF;
+  }
+  return {length, true};
+}
+
+bool eight_ascii(const char* p) {
+  uint64_t word;
+  std::memcpy(&word, p, 8);
+  return (word & 0x8080808080808080ull) == 0;
+}
+
+uint16_t compute_class(char32_t code) {
+  uint16_t bits = 0;
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(code))) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO: bits = kCharLetter; break;
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME: bits = kCharMark; break;
+    case UTF8PROC_CATEGORY_ND: bits = kCharNumber | kCharDecimal; break;
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_NO: bits = kCharNumber; break;
+    case UTF8PROC_CATEGORY_PC: bits = kCharPunctuation | kCharConnector; break;
+    case UTF8PROC_CATEGORY_PD:
+    case UTF8PROC_CATEGORY_PS:
+    case UTF8PROC_CATEGORY_PE:
+    case UTF8PROC_CATEGORY_PI:
+    case UTF8PROC_CATEGORY_PF:
+    case UTF8PROC_CATEGORY_PO: bits = kCharPunctuation; break;
+    case UTF8PROC_CATEGORY_ZS:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP: bits = kCharSpace; break;  // all of Z has White_Space
+    default: break;
+  }
+  if ((code >= 9 && code <= 13) || code == 0x85) bits |= kCharSpace;
+  return bits;
+}
+
+int combining_class(char32_t code) {
+  return utf8proc_get_property(static_cast<utf8proc_int32_t>(code))->combining_class;
+}
+
+// Full decomposition of one character; a character without one gives itself.
+size_t decompose(char32_t code, bool compatibility, std::array<utf8proc_int32_t, 32>& out) {
+  const int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatibility ? UTF8PROC_COMPAT : 0);
+  int boundary = 0;
+  const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(code), out.data(),
+                                             static_cast<utf8proc_ssize_t>(out.size()),
+                                             static_cast<utf8proc_option_t>(options), &boundary);
+  if (count <= 0 || count > static_cast<utf8proc_ssize_t>(out.size())) {
+    out[0] = static_cast<utf8proc_int32_t>(code);
+    return 1;
+  }
+  return static_cast<size_t>(count);
+}
+
+// The primary composite of two characters, or 0.
+char32_t compose(char32_t first, char32_t second) {
+  utf8proc_int32_t pair[3] = {static_cast<utf8proc_int32_t>(first), static_cast<utf8proc_int32_t>(second), 0};
+  const auto length =
+      utf8proc_normalize_utf32(pair, 2, static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+  return length == 1 ? static_cast<char32_t>(pair[0]) : 0;
+}
+
+// Characters that a normal form may change or join to what stands before them. One bit per form.
+class Unstable {
+ public:
+  Unstable() : bits_(kLimit, 0) {
+    std::array<utf8proc_int32_t, 32> parts;
+    for (char32_t code = 0x80; code < kLimit; ++code) {
+      if (code >= 0xAC00 && code <= 0xD7A3) {
+        bits_[code] |= bit(NormalForm::kNfd) | bit(NormalForm::kNfkd);
+        continue;
+      }
+      if (combining_class(code) != 0) bits_[code] = 15;
+      for (const bool compatibility : {false, true}) {
+        const size_t count = decompose(code, compatibility, parts);
+        if (count == 1 && static_cast<char32_t>(parts[0]) == code) continue;
+        const NormalForm decomposed = compatibility ? NormalForm::kNfkd : NormalForm::kNfd;
+        const NormalForm composed = compatibility ? NormalForm::kNfkc : NormalForm::kNfc;
+        bits_[code] |= bit(decomposed);
+        for (size_t k = 1; k < count; ++k) bits_[static_cast<size_t>(parts[k])] |= bit(composed);
+        const auto length = utf8proc_normalize_utf32(parts.data(), static_cast<utf8proc_ssize_t>(count),
+                                                     static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+        if (length != 1 || static_cast<char32_t>(parts[0]) != code) bits_[code] |= bit(composed);
+      }
+    }
+    for (char32_t code = 0x1161; code <= 0x11C2; ++code) bits_[code] |= bit(NormalForm::kNfc) | bit(NormalForm::kNfkc);
+    // A second part that is ASCII (a ligature's letter) is stable for all that: letters never join what precedes them.
+    std::fill(bits_.begin(), bits_.begin() + 0x80, uint8_t{0});
+  }
+  bool operator()(char32_t code, NormalForm form) const { return code < kLimit && (bits_[code] & bit(form)) != 0; }
+
+ private:
+  static constexpr size_t kLimit = 0x30000;  // nothing beyond has a decomposition or a combining class
+  static uint8_t bit(NormalForm form) { return static_cast<uint8_t>(1u << static_cast<unsigned>(form)); }
+  std::vector<uint8_t> bits_;
+};
+
+// Canonical decomposition with marks in canonical order.
+std::vector<ChangedChar> decomposed(std::string_view text, bool compatibility) {
+  std::vector<ChangedChar> out;
+  out.reserve(text.size());
+  std::vector<std::pair<int, ChangedChar>> marks;
+  const auto flush = [&] {
+    std::stable_sort(marks.begin(), marks.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (const auto& mark : marks) out.push_back(mark.second);
+    marks.clear();
+  };
+  std::array<utf8proc_int32_t, 32> parts;
+  for (size_t i = 0; i < text.size();) {
+    const DecodedChar c = decode_utf8(text, i);
+    i += c.length;
+    const size_t count = c.code < 0x80 ? (parts[0] = static_cast<utf8proc_int32_t>(c.code), 1) : decompose(c.code, compatibility, parts);
+    for (size_t k = 0; k < count; ++k) {
+      const auto code = static_cast<char32_t>(parts[k]);
+      const int order = combining_class(code);
+      const ChangedChar changed{code, k == 0 ? 0 : 1};
+      if (order == 0) {
+        flush();
+        out.push_back(changed);
+      } else {
+        marks.emplace_back(order, changed);
+      }
+    }
+  }
+  flush();
+  return out;
+}
+
+// Canonical composition (UAX 15); a composite takes the changes of its parts together.
+std::vector<ChangedChar> composed(const std::vector<ChangedChar>& in) {
+  std::vector<ChangedChar> out;
+  out.reserve(in.size());
+  size_t starter = 0;
+  bool has_starter = false;
+  int last_class = -1;  // class of the last mark kept since the starter, -1 if none
+  for (const ChangedChar& c : in) {
+    const int order = combining_class(c.first);
+    if (has_starter && (last_class < 0 || last_class < order)) {
+      if (const char32_t joined = compose(out[starter].first, c.first); joined != 0) {
+        out[starter] = {joined, out[starter].second + c.second - 1};
+        continue;
+      }
+    }
+    out.push_back(c);
+    if (order == 0) {
+      starter = out.size() - 1;
+      has_starter = true;
+      last_class = -1;
+    } else {
+      last_class = order;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+size_t find_invalid_utf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    if (static_cast<uint8_t>(text[i]) < 0x80) {
+      while (i + 8 <= text.size() && eight_ascii(text.data() + i)) i += 8;
+      while (i < text.size() && static_cast<uint8_t>(text[i]) < 0x80) ++i;
+      continue;
+    }
+    const Sequence sequence = sequence_at(text, i);
+    if (!sequence.complete) return i;
+    i += sequence.length;
+  }
+  return std::string_view::npos;
+}
+
+std::string utf8_lossy(std::string_view bytes) {
+  size_t i = find_invalid_utf8(bytes);
+  if (i == std::string_view::npos) return std::string(bytes);
+  std::string out(bytes.substr(0, i));
+  while (i < bytes.size()) {
+    const Sequence sequence = sequence_at(bytes, i);
+    if (sequence.complete) {
+      out.append(bytes.substr(i, sequence.length));
+    } else {
+      out += "\xEF\xBF\xBD";
+    }
+    i += sequence.length;
+  }
+  return out;
+}
+
+size_t previous_char(std::string_view text, size_t end) {
+  size_t i = end - 1;
+  while (i > 0 && is_utf8_continuation(text[i])) --i;
+  return i;
+}
+
+size_t utf8_size(char32_t code) { return code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4; }
+
+void append_utf8(std::string& out, char32_t code) {
+  const auto put = [&](uint32_t byte) { out += static_cast<char>(byte); };
+  if (code < 0x80) {
+    put(code);
+  } else if (code < 0x800) {
+    put(0xC0 | code >> 6), put(0x80 | (code & 0x3F));
+  } else if (code < 0x10000) {
+    put(0xE0 | code >> 12), put(0x80 | (code >> 6 & 0x3F)), put(0x80 | (code & 0x3F));
+  } else {
+    put(0xF0 | code >> 18), put(0x80 | (code >> 12 & 0x3F)), put(0x80 | (code >> 6 & 0x3F)), put(0x80 | (code & 0x3F));
+  }
+}
+
+uint16_t char_class(char32_t code) {
+  static const std::array<uint16_t, 128> ascii = [] {
+    std::array<uint16_t, 128> table{};
+    for (char32_t c = 0; c < 128; ++c) table[c] = compute_class(c);
+    return table;
+  }();
+  return code < 128 ? ascii[code] : compute_class(code);
+}
+
+bool is_word_char(char32_t code) {
+  if ((char_class(code) & (kCharLetter | kCharMark | kCharDecimal | kCharConnector)) != 0) return true;
+  if (code < 128) return false;
+  return utf8proc_category(static_cast<utf8proc_int32_t>(code)) == UTF8PROC_CATEGORY_NL || code == 0x200C ||
+         code == 0x200D || (code >= 0x24B6 && code <= 0x24E9) || (code >= 0x1F130 && code <= 0x1F149) ||
+         (code >= 0x1F150 && code <= 0x1F169) || (code >= 0x1F170 && code <= 0x1F189);  // Other_Alphabetic symbols
+}
+
+void append_lowercase(std::vector<char32_t>& out, char32_t code) {
+  if (code == 0x130) {
+    out.push_back('i');
+    out.push_back(0x307);
+  } else {
+    out.push_back(static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))));
+  }
+}
+
+bool surely_normalized(std::string_view text, NormalForm form) {
+  size_t i = 0;
+  const bool latin_is_stable = form == NormalForm::kNfc;
+  while (i < text.size()) {
+    if (i + 8 <= text.size() && eight_ascii(text.data() + i)) {
+      i += 8;
+      continue;
+    }
+    const DecodedChar c = decode_utf8(text, i);
+    if (c.code >= 0x80 && !(latin_is_stable && c.code < 0x300)) {
+      static const Unstable unstable;
+      if (unstable(c.code, form)) return false;
+    }
+    i += c.length;
+  }
+  return true;
+}
+
+std::vector<ChangedChar> normalize_unicode(std::string_view text, NormalForm form) {
+  std::vector<ChangedChar> parts = decomposed(text, form == NormalForm::kNfkc || form == NormalForm::kNfkd);
+  return form == NormalForm::kNfc || form == NormalForm::kNfkc ? composed(parts) : parts;
+}
+
+}  // namespace graft
