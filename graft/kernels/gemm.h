@@ -12,7 +12,8 @@ namespace graft {
 //
 // Arithmetic contract, f32 (design.md, point 8): the summed dimension is cut at multiples of 512; inside a block each output
 // is an ascending chain of fused multiply-adds from +0; block sums are added in ascending order. bf16 and f16 weights are
-// widened to f32 first, exactly. Then LoRA terms (each one more block, its rank cut at 512 as well), then bias, then residual.
+// widened to f32 first, exactly. Then the scale, then LoRA terms (one more block each, or one per 512 of their rank, added one
+// after the other; always f32 arithmetic), then bias, then residual.
 // The same bits from every variant, on any number of threads, for any number of rows.
 //
 // Compute::kBF16: operands rounded to bf16 (nearest even), products summed by the CPU's bf16 dot product or AMX where
