@@ -15,9 +15,10 @@ template <typename T>
 void rms_norm(Context& context, View<const T, 2> x, std::span<const T> weight, double eps, View<T, 2> y,
               std::span<T> rrms) noexcept;
 
-// g = dy * weight;  dx = (residual +) rrms * (g - x * rrms^2 * mean_j(g * x));  dweight += sum_i(dy * (x * rrms))
+// g = dy * weight;  dx = fma(rrms, fma(-x, rrms^2 * mean_j(g * x), g), residual), the outer a product without residual;
+//   dweight += sum_i(dy * (x * rrms))
 // dx is written (may be dy or residual); residual (the gradient that bypasses the norm) may be null. dweight may be empty;
-// its rows are summed ascending in blocks of 512: the same bits on any thread count.
+// its rows are summed ascending by fused multiply-adds from +0 in blocks of 512: the same bits on any thread count.
 template <typename T>
 void rms_norm_backward(Context& context, View<const T, 2> dy, View<const T, 2> x, std::span<const T> weight,
                        std::span<const T> rrms, View<const T, 2> residual, View<T, 2> dx, std::span<T> dweight) noexcept;

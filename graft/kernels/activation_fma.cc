@@ -1,0 +1,14 @@
+#include "graft/kernels/activation_ref_inl.h"
+#include "graft/kernels/activation_table.h"
+
+namespace graft {
+
+template <typename T>
+const ActivationTable<T>& activation_fma() noexcept {
+  static constexpr ActivationTable<T> kTable = {swiglu_rows<T>, swiglu_backward_rows<T>};
+  return kTable;
+}
+template const ActivationTable<float>& activation_fma<float>() noexcept;
+template const ActivationTable<double>& activation_fma<double>() noexcept;
+
+}  // namespace graft

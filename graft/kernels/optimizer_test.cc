@@ -1,0 +1,120 @@
+#include "graft/kernels/optimizer.h"
+
+#include "graft/kernels/test_support.h"
+
+namespace graft {
+namespace {
+
+TEST(AdamW, GoldenValuesInDouble) {
+  test::TestContext t;
+  // theta_0 = 1, lr 1e-3; computed in float64 by the update rule of arXiv:1711.05101.
+  const double gradients[] = {0.1, -0.2, 0.3, 0, 0.05};
+  struct Case {
+    double beta2, weight_decay, want[5];
+  };
+  const Case cases[] = {
+      {0.999, 0.01, {0.9989900001, 0.9993461137038838, 0.9989928791783393, 0.99870172705717, 0.9983838546487193}},
+      {0.95, 0.1, {0.9989000001, 0.9991634840276603, 0.9987251604221202, 0.9983444703223094, 0.9979334373447232}}};
+  for (const Case& c : cases) {
+    std::vector<double> p = {1}, m = {0}, v = {0};
+    std::vector<float> pf = {1}, mf = {0}, vf = {0};
+    AdamWStep step;
+    step.lr = 1e-3;
+    step.beta2 = c.beta2;
+    step.weight_decay = c.weight_decay;
+    for (int i = 0; i < 5; ++i) {
+      step.t = i + 1;
+      const std::vector<double> g = {gradients[i] * 4};
+      const std::vector<float> gf = {static_cast<float>(gradients[i] * 4)};
+      step.grad_scale = 0.25;  // a power of two: the clip factor changes nothing else
+      adamw<double>(t.context, step, g, p, m, v);
+      adamw<float>(t.context, step, gf, pf, mf, vf);
+      EXPECT_NEAR(p[0], c.want[i], 1e-15);
+      EXPECT_NEAR(pf[0], c.want[i], 3e-7);  // a rounding to f32 near 1 is 6e-8; five steps
+    }
+  }
+}
+
+std::vector<float> run_all(Context& context, const std::vector<float>& g, const std::vector<float>& start) {
+  std::vector<float> p = start, m(g.size()), v(g.size()), all;
+  AdamWStep step;
+  step.grad_scale = 0.7;
+  for (int64_t t = 1; t <= 3; ++t) {
+    step.t = t;
+    adamw<float>(context, step, g, p, m, v);
+  }
+  sgd<float>(context, 0.1, 0.01, 0.5, g, p);
+  test::append(all, p);
+  test::append(all, m);
+  test::append(all, v);
+  const double squares = sum_squares<float>(context, g);
+  const auto bits = std::bit_cast<uint64_t>(squares != squares ? 1.0 : squares);
+  all.push_back(static_cast<float>(bits >> 44));  // the whole double, in pieces that a float holds
+  all.push_back(static_cast<float>(bits >> 22 & 0x3FFFFF));
+  all.push_back(static_cast<float>(bits & 0x3FFFFF));
+  all.push_back(static_cast<float>(first_non_finite<float>(g)));
+  return all;
+}
+
+TEST(Optimizer, SameBitsOnEveryCpuLevelAndThreadCount) {
+  std::vector<int64_t> sizes = test::edge_sizes();
+  sizes.push_back(300000);
+  for (const int64_t n : sizes) {
+    const auto g = test::random_values<float>(n, 1, 0.1), p = test::random_values<float>(n, 2);
+    test::expect_same_bits([&](Context& c) { return run_all(c, g, p); }, "optimizer " + std::to_string(n),
+                           sum_squares_scratch(n));
+    const auto hostile = test::hostile_values(n, 3);
+    test::expect_same_bits([&](Context& c) { return run_all(c, hostile, p); }, "hostile " + std::to_string(n),
+                           sum_squares_scratch(n));
+  }
+}
+
+TEST(AdamW, SmallMomentsBecomeZero) {
+  test::TestContext t(1);
+  std::vector<float> p = {1, 1, 1}, m = {0x1p-99f, -0x1p-101f, 0}, v = {0x1p-99f, 0x1p-100f, 0x1p-149f};
+  const std::vector<float> g = {0, 0, NAN};
+  adamw<float>(t.context, {}, g, p, m, v);
+  EXPECT_NE(m[0], 0);
+  EXPECT_EQ(m[1], 0);
+  EXPECT_NE(v[0], 0);
+  EXPECT_EQ(v[1], 0);
+  EXPECT_TRUE(std::isnan(m[2]) && std::isnan(v[2]) && std::isnan(p[2]));
+}
+
+TEST(SumSquares, IsExactWhereItCanBeAndPassesNanOn) {
+  test::TestContext t;
+  for (const int64_t n : test::edge_sizes()) {
+    t.context.reserve(sum_squares_scratch(n));
+    const std::vector<float> threes(static_cast<size_t>(n), 3.0f);
+    EXPECT_EQ(sum_squares<float>(t.context, threes), 9.0 * static_cast<double>(n));
+  }
+  std::vector<float> x(9000, 1e30f);
+  t.context.reserve(sum_squares_scratch(9000));
+  EXPECT_NEAR(sum_squares<float>(t.context, x) / 9e63, 1, 1e-7);  // beyond f32's range; 1e30f is 1e30 to 5e-9
+  EXPECT_EQ(first_non_finite<float>(x), -1);
+  x[8000] = INFINITY;
+  EXPECT_EQ(sum_squares<float>(t.context, x), INFINITY);
+  EXPECT_EQ(first_non_finite<float>(x), 8000);
+  x[70] = NAN;
+  EXPECT_TRUE(std::isnan(sum_squares<float>(t.context, x)));
+  EXPECT_EQ(first_non_finite<float>(x), 70);
+  const std::vector<double> d = {1, 1e308, -INFINITY};
+  EXPECT_EQ(first_non_finite<double>(d), 2);
+}
+
+// More than 4,096 blocks: the sums of blocks form a new vector twice.
+TEST(SumSquares, LongVectorsFoldTheSameWayInPlaceAndThroughScratch) {
+  const int64_t n = 4096 * 4096 + 4096 * 3 + 5;
+  std::vector<float> x(static_cast<size_t>(n));
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 1009) * 1e-3f;
+  test::TestContext one(1), three(3);
+  three.context.reserve(sum_squares_scratch(n));
+  const double want = sum_squares<float>(one.context, x);
+  EXPECT_EQ(sum_squares<float>(three.context, x), want);
+  long double plain = 0;
+  for (const float v : x) plain += static_cast<long double>(v) * v;
+  EXPECT_NEAR(want / static_cast<double>(plain), 1, 3e-14);  // at most 70 additions a level, three levels, 2^-53 each
+}
+
+}  // namespace
+}  // namespace graft
