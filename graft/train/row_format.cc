@@ -21,9 +21,9 @@ bool has(const Json& object, const char* key) {
 }
 
 // Collects what is wrong with one row, each fault with the path to it ("messages[2].role").
-class RowReader {
+class MessageReader {
  public:
-  explicit RowReader(const RowFault& fault) : fault_(fault) {}
+  explicit MessageReader(const OnRowFault& fault) : fault_(fault) {}
   bool good() const { return good_; }
 
   void wrong(std::string what, std::string hint = {}) {
@@ -237,11 +237,11 @@ class RowReader {
     return ok;
   }
 
-  const RowFault& fault_;
+  const OnRowFault& fault_;
   bool good_ = true;
 };
 
-void read_share_gpt(const Json& value, RowReader& reader, ChatRow& chat) {
+void read_share_gpt(const Json& value, MessageReader& reader, ChatRow& chat) {
   const Json& list = value["conversations"];
   if (!list.is_array())
     return reader.wrong(fmt::format("'conversations' is {}, expected a list of turns", json_kind(list)));
@@ -294,7 +294,7 @@ void read_share_gpt(const Json& value, RowReader& reader, ChatRow& chat) {
   }
 }
 
-void read_alpaca(const Json& value, RowReader& reader, ChatRow& chat) {
+void read_alpaca(const Json& value, MessageReader& reader, ChatRow& chat) {
   const auto say = [&](const char* role, std::string text) {
     reader.message(Json{{"role", role}, {"content", std::move(text)}}, role, chat);
   };
@@ -349,8 +349,8 @@ std::string_view row_format_name(RowFormat format) {
   return "";
 }
 
-bool parse_row(Json&& value, DataRow* row, const RowFault& fault) {
-  RowReader reader(fault);
+bool parse_row(Json&& value, DataRow* row, const OnRowFault& fault) {
+  MessageReader reader(fault);
   if (!value.is_object()) {
     reader.wrong(fmt::format("a row is {}, expected an object", json_kind(value)), std::string(kKnownKeys));
     return false;

@@ -9,206 +9,11 @@
 
 #include "graft/base/error.h"
 #include "graft/base/file.h"
+#include "graft/formats/jsonl.h"
 
 namespace graft {
 namespace {
-
-constexpr std::string_view kBom = "\xEF\xBB\xBF";
-
-bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
-
-// Why a file is no text, or an empty view: found before its first line is taken for bad JSON.
-std::string_view not_text(std::string_view bytes) {
-  if (bytes.starts_with("\x1F\x8B")) return "is compressed with gzip, expected UTF-8 text; unpack it first";
-  if (bytes.starts_with("PK\x03\x04")) return "is a zip archive, expected UTF-8 text; unpack it first";
-  if (bytes.starts_with("\x28\xB5\x2F\xFD")) return "is compressed with zstd, expected UTF-8 text; unpack it first";
-  if (bytes.starts_with("PAR1")) return "is a Parquet file, expected JSON lines; write it as .jsonl first";
-  if (bytes.starts_with("\xFF\xFE") || bytes.starts_with("\xFE\xFF"))
-    return "is UTF-16, expected UTF-8; save it as UTF-8";
-  return {};
-}
-
-// Offset of the first byte that is not UTF-8 (surrogates, overlong forms and code points past the last are not), or
-// npos.
-size_t first_bad_utf8(std::string_view text) {
-  size_t i = 0;
-  const auto byte = [&](size_t at) { return static_cast<unsigned char>(text[at]); };
-  while (i < text.size()) {
-    const unsigned char c = byte(i);
-    if (c < 0x80) {
-      ++i;
-      continue;
-    }
-    const size_t length = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : 2;
-    if (c < 0xC2 || c > 0xF4 || i + length > text.size()) return i;
-    for (size_t k = 1; k < length; ++k) {
-      if ((byte(i + k) & 0xC0) != 0x80) return i;
-    }
-    const unsigned char second = byte(i + 1);
-    if ((c == 0xE0 && second < 0xA0) || (c == 0xED && second > 0x9F) || (c == 0xF0 && second < 0x90) ||
-        (c == 0xF4 && second > 0x8F)) {
-      return i;
-    }
-    i += length;
-  }
-  return std::string_view::npos;
-}
-
-// parse_json says "WHERE: …"; the fault has its place already.
-std::string without_place(std::string_view message, const std::string& where) {
-  if (message.starts_with(where)) message.remove_prefix(where.size());
-  while (!message.empty() && (message.front() == ':' || message.front() == ' ')) message.remove_prefix(1);
-  return std::string(message);
-}
-
-class FileReader {
- public:
-  FileReader(const std::string& path, DataRows& out) : path_(path), out_(out) {
-    out_.files.push_back({path, RowFormat::kText, 0});
-    file_ = static_cast<int32_t>(out_.files.size() - 1);
-  }
-
-  void read() {
-    const MappedFile mapped(path_);
-    std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-    if (text.empty()) return;
-    if (const std::string_view why = not_text(text); !why.empty()) {
-      out_.faults.add({path_, std::string(why), {}});
-      return;
-    }
-    if (text.starts_with(kBom)) text.remove_prefix(kBom.size());
-    if (path_.ends_with(".txt")) {
-      whole_text(text);
-    } else if (path_.ends_with(".json") && text.find_first_not_of(" \t\r\n") != std::string_view::npos &&
-               text[text.find_first_not_of(" \t\r\n")] == '[') {
-      array(text);
-    } else {
-      lines(text);
-    }
-  }
-
- private:
-  void whole_text(std::string_view text) {
-    if (is_blank(text)) return;
-    if (const size_t bad = first_bad_utf8(text); bad != std::string_view::npos) {
-      const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(bad), '\n');
-      out_.faults.add({fmt::format("{}:{}", path_, line),
-                       fmt::format("byte 0x{:02X} is not UTF-8", static_cast<unsigned char>(text[bad])),
-                       "save the file as UTF-8"});
-      return;
-    }
-    DataRow row;
-    row.file = file_;
-    row.text = std::string(text);
-    add(std::move(row));
-  }
-
-  void lines(std::string_view text) {
-    for (int64_t line = 1; !text.empty(); ++line) {
-      const size_t end = text.find('\n');
-      const std::string_view one = text.substr(0, end);
-      text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
-      if (!is_blank(one)) value(one, line);
-    }
-  }
-
-  // Cuts the outermost array at its commas, so that each row has its own line and its own fault.
-  void array(std::string_view text) {
-    int64_t line = 1, begin_line = 0, depth = 0;
-    size_t begin = std::string_view::npos;
-    bool in_string = false, done = false, any = false;
-    const auto finish = [&](size_t end, bool last) {
-      if (begin != std::string_view::npos) {
-        std::string_view one = text.substr(begin, end - begin);
-        value(one.substr(0, one.find_last_not_of(" \t\r\n") + 1), begin_line);
-        any = true;
-      } else if (!last || any) {
-        out_.faults.add({fmt::format("{}:{}", path_, line), "a comma without a row before or after it", {}});
-      }
-      begin = std::string_view::npos;
-    };
-    for (size_t i = 0; i < text.size(); ++i) {
-      const char c = text[i];
-      if (c == '\n') ++line;
-      if (in_string) {
-        if (c == '\\') {
-          ++i;
-        } else if (c == '"') {
-          in_string = false;
-        }
-        continue;
-      }
-      if (c == ' ' || c == '\t' || c == '\r' || c == '\n') continue;
-      if (done) {
-        out_.faults.add({fmt::format("{}:{}", path_, line), "more after the end of the array", {}});
-        return;
-      }
-      if (depth == 0) {  // the bracket that was seen before
-        depth = 1;
-        continue;
-      }
-      if (depth == 1 && c == ',') {
-        finish(i, false);
-        continue;
-      }
-      if (depth == 1 && c == ']') {
-        finish(i, true);
-        done = true;
-        continue;
-      }
-      if (begin == std::string_view::npos) {
-        begin = i;
-        begin_line = line;
-      }
-      if (c == '"') in_string = true;
-      if (c == '[' || c == '{') ++depth;
-      if ((c == ']' || c == '}') && depth > 1) --depth;
-    }
-    if (done) return;
-    const int64_t from = begin != std::string_view::npos ? begin_line : line;
-    out_.faults.add({fmt::format("{}:{}", path_, from), "the array does not end; is the file cut off?", {}});
-  }
-
-  void value(std::string_view text, int64_t line) {
-    const std::string where = fmt::format("{}:{}", path_, line);
-    Json json;
-    try {
-      json = parse_json(text, where);
-    } catch (const Error& error) {
-      out_.faults.add({where, without_place(error.what(), where), error.hint()});
-      return;
-    }
-    DataRow row;
-    row.file = file_;
-    row.line = line;
-    const bool good = parse_row(std::move(json), &row, [&](std::string what, std::string hint) {
-      out_.faults.add({where, std::move(what), std::move(hint)});
-    });
-    if (good) add(std::move(row));
-  }
-
-  void add(DataRow&& row) {
-    DataFile& file = out_.files[static_cast<size_t>(file_)];
-    if (file.num_rows == 0) {
-      file.format = row.format;
-      first_line_ = row.line;
-    } else if (row.format != file.format) {
-      out_.faults.add({out_.where(row),
-                       fmt::format("a {} row among {} rows (line {})", row_format_name(row.format),
-                                   row_format_name(file.format), first_line_),
-                       "keep one format per file"});
-      return;
-    }
-    ++file.num_rows;
-    out_.rows.push_back(std::move(row));
-  }
-
-  const std::string& path_;
-  DataRows& out_;
-  int32_t file_ = 0;
-  int64_t first_line_ = 0;
-};
-
+bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n") == std::string_view::npos; }
 }  // namespace
 
 void DataFaults::add(DataFault fault) {
@@ -275,14 +80,45 @@ DataPaths find_data(const std::string& data) {
   return paths;
 }
 
-DataRows read_rows(const std::string& path) {
-  DataRows rows;
-  FileReader(path, rows).read();
-  if (rows.rows.empty() && rows.faults.num_fatal == 0) {
-    rows.faults.add(
-        {path, "no rows: the file is empty", "a row is a line like {\"prompt\": \"…\", \"completion\": \"…\"}"});
+DataRows read_data_rows(const std::string& path) {
+  DataRows out;
+  out.files.push_back({path, RowFormat::kText, 0});
+  DataFile& file = out.files.back();
+  int64_t first_line = 0;
+  RowReader reader(path);
+  size_t taken = 0;
+  const auto take_faults = [&] {  // in the order of the lines, between the faults of the rows' meaning
+    for (const auto& list = reader.faults().list(); taken < list.size(); ++taken) {
+      out.faults.add({list[taken].where, list[taken].what, list[taken].hint});
+    }
+  };
+  const bool whole_file = path.ends_with(".txt");
+  for (JsonRow json; reader.next(json);) {
+    take_faults();
+    DataRow row;
+    row.line = whole_file ? 0 : json.line;
+    if (whole_file && is_blank(json.value["text"].get_ref<const std::string&>())) continue;
+    const bool good = parse_row(std::move(json.value), &row, [&](std::string what, std::string hint) {
+      out.faults.add({out.where(row), std::move(what), std::move(hint)});
+    });
+    if (!good) continue;
+    if (file.num_rows == 0) {
+      file.format = row.format;
+      first_line = row.line;
+    } else if (row.format != file.format) {
+      out.faults.add({out.where(row),
+                      fmt::format("a {} row among {} rows (line {})", row_format_name(row.format),
+                                  row_format_name(file.format), first_line),
+                      "keep one format per file"});
+      continue;
+    }
+    ++file.num_rows;
+    out.rows.push_back(std::move(row));
   }
-  return rows;
+  take_faults();
+  out.faults.num_fatal += reader.faults().count() - static_cast<int64_t>(taken);
+  if (out.rows.empty() && out.faults.num_fatal == 0) out.faults.add({path, "has no rows: the file is blank", {}});
+  return out;
 }
 
 }  // namespace graft

@@ -59,8 +59,8 @@ struct DataRow {
 
 // Turns one parsed line into a row. Calls `fault(what, hint)` for each thing that is wrong, and returns false then.
 // The format is told by the keys: messages, prompt and completion, conversations, instruction and output, text.
-using RowFault = std::function<void(std::string what, std::string hint)>;
-bool parse_row(Json&& value, DataRow* row, const RowFault& fault);
+using OnRowFault = std::function<void(std::string what, std::string hint)>;
+bool parse_row(Json&& value, DataRow* row, const OnRowFault& fault);
 
 struct DataFile {
   std::string path;
@@ -84,6 +84,6 @@ DataPaths find_data(const std::string& data);  // throws Error
 
 // Reads a .jsonl, .json (an array, or a row per line) or .txt file. Blank lines are skipped but counted; only LF ends a
 // line; a byte order mark is dropped. Wrong rows become faults, all of them; a file that cannot be read throws Error.
-DataRows read_rows(const std::string& path);
+DataRows read_data_rows(const std::string& path);
 
 }  // namespace graft

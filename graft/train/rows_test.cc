@@ -46,7 +46,7 @@ TEST_F(RowsTest, EveryFixtureFormatIsReadWhole) {
                                                      {"plain.txt", RowFormat::kText}};
   for (const auto& [name, format] : files) {
     const std::string path = test::fixtures() + "/data/formats/" + name;
-    const DataRows rows = read_rows(path);
+    const DataRows rows = read_data_rows(path);
     EXPECT_EQ(faults(rows), "") << name;
     ASSERT_FALSE(rows.rows.empty()) << name;
     EXPECT_EQ(rows.files[0].format, format) << name;
@@ -56,13 +56,13 @@ TEST_F(RowsTest, EveryFixtureFormatIsReadWhole) {
     EXPECT_EQ(static_cast<int64_t>(rows.rows.size()), lines) << name;
   }
   // The array holds the rows of another file, each with the line it begins on.
-  const DataRows array = read_rows(test::fixtures() + "/data/formats/chat_array.json");
-  const DataRows lines = read_rows(test::fixtures() + "/data/formats/chat.jsonl");
+  const DataRows array = read_data_rows(test::fixtures() + "/data/formats/chat_array.json");
+  const DataRows lines = read_data_rows(test::fixtures() + "/data/formats/chat.jsonl");
   for (size_t i = 0; i < array.rows.size(); ++i)
     EXPECT_EQ(array.rows[i].chat->messages, lines.rows[i].chat->messages) << i;
   EXPECT_EQ(array.rows[0].line, 2);
   // ShareGPT rows say the same conversations as messages rows.
-  const DataRows share = read_rows(test::fixtures() + "/data/formats/sharegpt.jsonl");
+  const DataRows share = read_data_rows(test::fixtures() + "/data/formats/sharegpt.jsonl");
   for (size_t i = 0; i < share.rows.size(); ++i)
     EXPECT_EQ(share.rows[i].chat->messages, lines.rows[i].chat->messages) << i;
 }
@@ -70,7 +70,7 @@ TEST_F(RowsTest, EveryFixtureFormatIsReadWhole) {
 TEST_F(RowsTest, AwkwardButLegal) {
   GRAFT_NEEDS_FIXTURES();
   const std::string folder = test::fixtures() + "/data/formats/";
-  const DataRows rows = read_rows(folder + "awkward_crlf_bom.jsonl");
+  const DataRows rows = read_data_rows(folder + "awkward_crlf_bom.jsonl");
   EXPECT_EQ(faults(rows), "");
   const Json expect = read_json(folder + "awkward_crlf_bom.expect.json");
   ASSERT_EQ(rows.rows.size(), expect["rows"].size());
@@ -79,7 +79,7 @@ TEST_F(RowsTest, AwkwardButLegal) {
 }
 
 TEST_F(RowsTest, OpenAiDetails) {
-  const DataRows rows = read_rows(file(
+  const DataRows rows = read_data_rows(file(
       "a.jsonl",
       R"({"messages":[{"role":"developer","content":[{"type":"text","text":"Be "},{"type":"text","text":"brief."}]},)"
       R"({"role":"user","content":"Depth?","name":null},)"
@@ -107,7 +107,7 @@ TEST_F(RowsTest, OpenAiDetails) {
 }
 
 TEST_F(RowsTest, OtherFormats) {
-  const DataRows alpaca = read_rows(file(
+  const DataRows alpaca = read_data_rows(file(
       "a.jsonl", R"({"instruction":"Add.","input":"1 2","output":"3","system":"Maths.","history":[["Hi","Hello"]]})"
                  "\n"));
   ASSERT_EQ(faults(alpaca), "");
@@ -117,7 +117,7 @@ TEST_F(RowsTest, OtherFormats) {
   EXPECT_EQ(m[3]["content"], "Add.\n1 2");
   EXPECT_EQ(m[4]["content"], "3");
 
-  const DataRows share = read_rows(file(
+  const DataRows share = read_data_rows(file(
       "s.jsonl",
       R"({"conversations":[{"from":"human","value":"q"},{"from":"function_call","value":"{\"name\":\"f\",\"arguments\":{}}"},)"
       R"({"from":"observation","value":"o"},{"from":"gpt","value":"a","weight":0}],"system":"s","tools":"[{\"name\":\"f\"}]"})"
@@ -128,7 +128,7 @@ TEST_F(RowsTest, OtherFormats) {
   EXPECT_EQ(share.rows[0].chat->weights.back(), 0);
   EXPECT_EQ(share.rows[0].chat->tools.size(), 1u);
 
-  const DataRows trl = read_rows(file(
+  const DataRows trl = read_data_rows(file(
       "t.jsonl",
       R"({"prompt":[{"role":"user","content":"q"}],"completion":[{"role":"assistant","content":"a"}],"chat_template_kwargs":{"enable_thinking":false}})"
       "\n"));
@@ -138,15 +138,15 @@ TEST_F(RowsTest, OtherFormats) {
 }
 
 TEST_F(RowsTest, FaultsAreAllNamedWithTheirLine) {
-  const DataRows rows = read_rows(file("bad.jsonl",
-                                       "{\"prompt\": \"a\", \"completion\": \"b\"}\n"
-                                       "\n"
-                                       "{\"prompt\": \"a\"}\n"
-                                       "{\"text\": \"x\"}\n"
-                                       "{\"prompt\": \"a\", \"completion\": 4}\n"
-                                       "nonsense\n"
-                                       "{\"chosen\": \"a\", \"rejected\": \"b\"}\n"
-                                       "{\"prompt\": [{\"role\": \"user\"}], \"completion\": \"x\"}\n"));
+  const DataRows rows = read_data_rows(file("bad.jsonl",
+                                            "{\"prompt\": \"a\", \"completion\": \"b\"}\n"
+                                            "\n"
+                                            "{\"prompt\": \"a\"}\n"
+                                            "{\"text\": \"x\"}\n"
+                                            "{\"prompt\": \"a\", \"completion\": 4}\n"
+                                            "nonsense\n"
+                                            "{\"chosen\": \"a\", \"rejected\": \"b\"}\n"
+                                            "{\"prompt\": [{\"role\": \"user\"}], \"completion\": \"x\"}\n"));
   const std::string text = faults(rows);
   EXPECT_EQ(rows.rows.size(), 1u);
   for (const char* word :
@@ -164,15 +164,15 @@ TEST_F(RowsTest, FaultsAreAllNamedWithTheirLine) {
 }
 
 TEST_F(RowsTest, ArrayFaultsHaveTheirLine) {
-  const auto faults_of = [&](const std::string& text) { return faults(read_rows(file("a.json", text))); };
-  EXPECT_EQ(faults_of(" [ ]\n"), "a.json: no rows: the file is empty\n");
+  const auto faults_of = [&](const std::string& text) { return faults(read_data_rows(file("a.json", text))); };
+  EXPECT_EQ(faults_of(" [ ]\n"), "a.json: has no rows: the file is empty or blank\n");
   EXPECT_EQ(faults_of("[{\"text\": \"a]},\\\"\"}\n,\n{\"text\": \"b\"}]\n"), "");
   EXPECT_NE(faults_of("[\n{\"text\": \"a\"},\n{\"text\": 5}\n]").find("a.json:3: 'text' is"), std::string::npos);
-  EXPECT_NE(faults_of("[{\"text\": \"a\"},\n]").find("a.json:2: a comma"), std::string::npos);
-  EXPECT_NE(faults_of("[,{\"text\": \"a\"}]").find("a.json:1: a comma"), std::string::npos);
-  EXPECT_NE(faults_of("[{\"text\": \"a\"}]\nx").find("a.json:2: more after"), std::string::npos);
-  EXPECT_NE(faults_of("[\n{\"text\": \"a\"}\n").find("does not end"), std::string::npos);
-  EXPECT_NE(faults_of("[\n{\"text\": \"a}\n").find("a.json:2: the array does not end"), std::string::npos);
+  EXPECT_NE(faults_of("[{\"text\": \"a\"},\n]").find("a.json:2: a comma before"), std::string::npos);
+  EXPECT_NE(faults_of("[,{\"text\": \"a\"}]").find("a.json:1: "), std::string::npos);
+  EXPECT_NE(faults_of("[{\"text\": \"a\"}]\nx").find("a.json:2: text after"), std::string::npos);
+  EXPECT_NE(faults_of("[\n{\"text\": \"a\"}\n").find("cut off"), std::string::npos);
+  EXPECT_NE(faults_of("[\n{\"text\": \"a}\n").find("a.json:2: "), std::string::npos);
   EXPECT_NE(faults_of("[{\"text\": \"a\"} {\"text\": \"b\"}]").find("a.json:1: "), std::string::npos);
   EXPECT_EQ(faults_of("{\"text\": \"a\"}\n{\"text\": \"b\"}\n"), "") << "JSON lines under another name";
 }
@@ -180,7 +180,7 @@ TEST_F(RowsTest, ArrayFaultsHaveTheirLine) {
 TEST_F(RowsTest, ManyFaultsCostNoMemory) {
   std::string text;
   for (int i = 0; i < 5000; ++i) text += "x\n";
-  const DataRows rows = read_rows(file("many.jsonl", text));
+  const DataRows rows = read_data_rows(file("many.jsonl", text));
   EXPECT_EQ(rows.faults.num_fatal, 5000);
   EXPECT_EQ(rows.faults.kept.size(), DataFaults::kMaxKept);
   try {
@@ -192,12 +192,11 @@ TEST_F(RowsTest, ManyFaultsCostNoMemory) {
 }
 
 TEST_F(RowsTest, PlainTextFile) {
-  const DataRows rows = read_rows(file("a.txt", "one\ntwo\n"));
+  const DataRows rows = read_data_rows(file("a.txt", "one\ntwo\n"));
   ASSERT_EQ(rows.rows.size(), 1u);
   EXPECT_EQ(rows.rows[0].text, "one\ntwo\n");
-  EXPECT_NE(faults(read_rows(file("b.txt", "one\n\xC0\xAF\n"))).find("b.txt:2: byte 0xC0 is not UTF-8"),
-            std::string::npos);
-  EXPECT_NE(faults(read_rows(file("c.txt", " \n"))).find("no rows"), std::string::npos);
+  EXPECT_THROW(read_data_rows(file("b.txt", "one\n\xC0\xAF\n")), Error) << "not UTF-8";
+  EXPECT_NE(faults(read_data_rows(file("c.txt", " \n"))).find("has no rows"), std::string::npos);
 }
 
 TEST_F(RowsTest, FoldersAndMissingFiles) {
