@@ -1,0 +1,260 @@
+#include "graft/train/encode.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "graft/base/error.h"
+#include "graft/base/file.h"
+#include "graft/base/json.h"
+#include "graft/base/log.h"
+#include "graft/text/tokenizer_config.h"
+
+namespace graft {
+namespace {
+
+Json optional_json(const std::string& path) { return path_exists(path) ? read_json(path) : Json(); }
+
+// One id, or a list of them.
+std::vector<int64_t> token_ids(const Json& config, const char* key) {
+  std::vector<int64_t> ids;
+  if (!config.is_object() || !config.contains(key)) return ids;
+  const Json& value = config[key];
+  for (const Json& id : value.is_array() ? value : Json::array({value})) {
+    if (id.is_number_integer()) ids.push_back(id.get<int64_t>());
+  }
+  return ids;
+}
+
+}  // namespace
+
+struct RowEncoder::Impl {
+  EncodeSettings settings;
+  Tokenizer tokenizer;
+  std::optional<int32_t> end;
+  std::vector<int64_t> stops;
+
+  void encode_text(const DataRow& row, EncodedRow* out) const {
+    out->ids = tokenizer.encode_ids(row.text, {.add_special_tokens = true, .parse_special_tokens = false});
+    if (out->ids.empty() || out->ids.back() != need_end()) out->ids.push_back(need_end());
+    out->label_weights.assign(out->ids.size(), 1.0f);
+  }
+
+  void encode_completion(const DataRow& row, EncodedRow* out) const {
+    out->ids = tokenizer.encode_ids(row.prompt, {.add_special_tokens = true, .parse_special_tokens = false});
+    const size_t prompt = out->ids.size();
+    const std::vector<int32_t> completion = tokenizer.encode_ids(
+        row.text, {.add_special_tokens = false, .parse_special_tokens = false, .continuation = prompt > 0});
+    out->ids.insert(out->ids.end(), completion.begin(), completion.end());
+    out->ids.push_back(need_end());
+    out->label_weights.assign(out->ids.size(), 1.0f);
+    if (settings.loss_on != "all") std::fill_n(out->label_weights.begin(), prompt, 0.0f);
+  }
+
+  int32_t need_end() const {
+    GRAFT_CHECK_HINT(end, "add eos_token to tokenizer_config.json",
+                     "the model has no end token: neither eos_token nor eos_token_id is set");
+    return *end;
+  }
+};
+
+RowEncoder::RowEncoder(const std::string& folder, const EncodeSettings& settings) {
+  const TokenizerConfig config = load_tokenizer_config(folder);
+  impl_ = std::make_unique<Impl>(Impl{settings, Tokenizer::load(folder), {}, {}});
+  Impl& m = *impl_;
+  const Json generation = optional_json(folder + "/generation_config.json"),
+             model = optional_json(folder + "/config.json");
+  m.stops = token_ids(generation, "eos_token_id");
+  if (m.stops.empty()) m.stops = token_ids(model, "eos_token_id");
+  if (config.eos_token) {
+    m.end = m.tokenizer.token_to_id(*config.eos_token);
+    GRAFT_CHECK(m.end, "{}/tokenizer_config.json: eos_token '{}' is not a token of tokenizer.json", folder,
+                printable(*config.eos_token));
+  } else if (!m.stops.empty()) {
+    GRAFT_CHECK(m.stops[0] >= 0 && m.stops[0] < int64_t{1} << 31, "{}: eos_token_id is {}, expected a token id", folder,
+                m.stops[0]);
+    m.end = static_cast<int32_t>(m.stops[0]);
+  }
+  if (m.settings.max_length == 0) {
+    if (model.is_object() && model.contains("max_position_embeddings") &&
+        model["max_position_embeddings"].is_number_integer()) {
+      m.settings.max_length = std::max<int64_t>(model["max_position_embeddings"].get<int64_t>(), 0);
+    } else {
+      m.settings.max_length = config.model_max_length.value_or(0);
+    }
+  }
+}
+
+RowEncoder::~RowEncoder() = default;
+RowEncoder::RowEncoder(RowEncoder&&) noexcept = default;
+RowEncoder& RowEncoder::operator=(RowEncoder&&) noexcept = default;
+
+const Tokenizer& RowEncoder::tokenizer() const { return impl_->tokenizer; }
+const EncodeSettings& RowEncoder::settings() const { return impl_->settings; }
+std::optional<int32_t> RowEncoder::end_token() const { return impl_->end; }
+bool RowEncoder::ends(int32_t id) const {
+  return impl_->end == id || std::find(impl_->stops.begin(), impl_->stops.end(), id) != impl_->stops.end();
+}
+
+std::string RowEncoder::loss_fault(RowFormat format) const {
+  const std::string& loss_on = impl_->settings.loss_on;
+  if (format == RowFormat::kText && loss_on != "auto" && loss_on != "all") {
+    return fmt::format("loss_on is {}, but text rows have no {}; expected auto or all", loss_on,
+                       loss_on == "completion" ? "completion" : "assistant");
+  }
+  return {};
+}
+
+void RowEncoder::encode(const DataRow& row, EncodedRow* out) const {
+  if (row.format == RowFormat::kText) {
+    impl_->encode_text(row, out);
+  } else if (row.format == RowFormat::kCompletion) {
+    impl_->encode_completion(row, out);
+  } else {
+    fail("chat rows are not wired yet");
+  }
+  if (!out->label_weights.empty()) out->label_weights[0] = 0;  // nothing comes before it
+}
+
+namespace {
+
+// Why nothing of a row is trained, in the row's own words; empty where that is what the row says (an empty text).
+std::string untrained_reason(const DataRow& row, const EncodedRow& encoded, int64_t kept) {
+  if (kept < static_cast<int64_t>(encoded.ids.size())) {
+    return fmt::format("no token to train on is left after the first {}: the prompt alone fills them", kept);
+  }
+  if (row.chat) {
+    bool assistant = false, weighted = false;
+    for (size_t i = 0; i < row.chat->messages.size(); ++i) {
+      if (row.chat->messages[i]["role"] != "assistant") continue;
+      assistant = true;
+      weighted |= row.chat->weights[i] > 0;
+    }
+    if (!assistant) return "no token to train on: the row has no assistant message";
+    if (!weighted) return "no token to train on: every assistant message has weight 0";
+    return "no token to train on: the template shows nothing of what the assistant wrote";
+  }
+  return row.text.empty() && row.prompt.empty() ? std::string() : "no token to train on";
+}
+
+struct Outcome {
+  EncodedRow row;
+  std::string error, hint;
+};
+
+}  // namespace
+
+EncodedData encode_rows(const DataRows& rows, const RowEncoder& encoder, ThreadPool& pool) {
+  constexpr int64_t kBlock = 512;  // rows in flight: bounds memory, long enough for all threads
+  const EncodeSettings& settings = encoder.settings();
+  EncodedData out;
+  out.faults = rows.faults;
+  out.num_rows = static_cast<int64_t>(rows.rows.size());
+  for (const DataFile& file : rows.files) {
+    out.data.add_file(file.path);
+    out.chat |= file.num_rows > 0 && is_chat(file.format);
+    if (std::string fault = encoder.loss_fault(file.format); file.num_rows > 0 && !fault.empty()) {
+      out.faults.add({file.path, std::move(fault), "give another --loss-on"});
+      return out;
+    }
+  }
+  const auto num_rows = static_cast<int64_t>(rows.rows.size());
+  out.lengths.reserve(rows.rows.size());
+  std::vector<Outcome> block(static_cast<size_t>(std::min(kBlock, num_rows)));
+  for (int64_t begin = 0; begin < num_rows; begin += kBlock) {
+    const int64_t n = std::min(kBlock, num_rows - begin);
+    pool.parallel(n, [&](int64_t i, int) {
+      Outcome& o = block[static_cast<size_t>(i)];
+      o.error.clear();
+      o.hint.clear();
+      o.row.ids.clear();
+      o.row.label_weights.clear();
+      try {
+        encoder.encode(rows.rows[static_cast<size_t>(begin + i)], &o.row);
+      } catch (const Error& error) {
+        o.error = error.what();
+        o.hint = error.hint();
+      } catch (const std::exception& error) {
+        o.error = error.what();
+      }
+    });
+    for (int64_t i = 0; i < n; ++i) {
+      Outcome& o = block[static_cast<size_t>(i)];
+      const DataRow& row = rows.rows[static_cast<size_t>(begin + i)];
+      const auto length = static_cast<int64_t>(o.row.ids.size());
+      out.lengths.push_back(length);
+      const auto fault = [&](std::string what, std::string hint, bool fatal) {
+        out.faults.add({rows.where(row), std::move(what), std::move(hint), fatal});
+      };
+      if (!o.error.empty()) {
+        fault(o.error, o.hint, true);
+        continue;
+      }
+      auto& weights = o.row.label_weights;
+      out.num_tokens += length;
+      out.num_trained_tokens += std::count_if(weights.begin(), weights.end(), [](float w) { return w > 0; });
+      out.longest = std::max(out.longest, length);
+      int64_t kept = length;
+      if (settings.max_length > 0 && length > settings.max_length) {
+        ++out.num_too_long;
+        const std::string what = fmt::format("the row has {} tokens, max_length is {}", length, settings.max_length);
+        if (settings.too_long == "error") {
+          fault(what, "give a larger --max-length, or --too-long truncate or drop", true);
+          continue;
+        }
+        if (settings.too_long == "drop") {
+          ++out.num_dropped;
+          continue;
+        }
+        ++out.num_truncated;
+        kept = settings.max_length;
+      }
+      // From "the weight of learning token t" to "the weight of what position t predicts".
+      bool trains = false, ends = false;
+      for (int64_t t = 1; t < kept; ++t) {
+        const float weight = weights[static_cast<size_t>(t)];
+        weights[static_cast<size_t>(t - 1)] = weight;
+        trains |= weight > 0;
+        ends |= weight > 0 && encoder.ends(o.row.ids[static_cast<size_t>(t)]);
+      }
+      if (!trains) {
+        ++out.num_untrained;
+        if (std::string why = untrained_reason(row, o.row, kept); !why.empty()) fault(std::move(why), {}, false);
+        continue;
+      }
+      weights[static_cast<size_t>(kept - 1)] = 0;
+      out.num_ending += ends;
+      const auto size = static_cast<size_t>(kept);
+      out.data.add(std::span(o.row.ids).first(size), std::span(weights).first(size), begin + i, row.file, row.line);
+    }
+  }
+  if (out.faults.num_fatal == 0 && out.data.empty()) {
+    out.faults.add(
+        {rows.files.empty() ? std::string() : rows.files[0].path,
+         num_rows == 0 ? "no rows" : fmt::format("nothing to train on: no token of its {} rows is trained", num_rows),
+         {}});
+  }
+  return out;
+}
+
+EncodedData load_rows(const std::string& path, const RowEncoder& encoder, ThreadPool& pool) {
+  EncodedData out = encode_rows(read_data_rows(path), encoder, pool);
+  out.faults.throw_if_fatal(path);
+  constexpr int kMaxShown = 10;
+  int shown = 0;
+  for (const DataFault& fault : out.faults.kept) {
+    if (++shown > kMaxShown) break;
+    log_warning("{}: {}", fault.where, fault.what);
+  }
+  if (out.faults.num_warnings > kMaxShown)
+    log_warning("{}: {} more warnings", path, out.faults.num_warnings - kMaxShown);
+  if (out.num_truncated > 0)
+    log_warning("{}: {} rows are longer than {} tokens and were cut", path, out.num_truncated,
+                encoder.settings().max_length);
+  if (out.num_dropped > 0)
+    log_warning("{}: {} rows are longer than {} tokens and were dropped", path, out.num_dropped,
+                encoder.settings().max_length);
+  return out;
+}
+
+}  // namespace graft

@@ -1,0 +1,140 @@
+#include "graft/train/encode.h"
+
+#include <gtest/gtest.h>
+
+#include "graft/base/error.h"
+#include "graft/base/file.h"
+#include "tests/support/bad_case.h"
+#include "tests/support/fixtures.h"
+
+namespace graft {
+namespace {
+
+std::string error_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+
+TEST(RowEncoder, PromptAndCompletionAsTheReferenceRun) {
+  GRAFT_NEEDS_FIXTURES();
+  const std::string folder = test::fixtures();
+  const RowEncoder encoder(folder + "/models/pystd-5m", {});
+  ThreadPool pool(2);
+  const Json expect = read_json(folder + "/golden/pystd-5m/eval.json");
+  for (const char* name : {"test", "test_unseen_tables"}) {
+    const EncodedData d = load_rows(folder + "/data/shelfql/" + name + ".jsonl", encoder, pool);
+    EXPECT_EQ(d.num_rows, expect[name]["rows"].get<int64_t>());
+    EXPECT_EQ(d.data.num_trained_tokens(), expect[name]["tokens"].get<int64_t>());
+    EXPECT_EQ(d.num_trained_tokens, expect[name]["tokens"].get<int64_t>());
+    EXPECT_EQ(d.num_ending, d.num_rows);
+    EXPECT_FALSE(d.chat);
+    for (int64_t i = 0; i < d.data.size(); ++i) {
+      const Example e = d.data.example(i);
+      const auto trained =
+          std::count_if(e.target_weights.begin(), e.target_weights.end(), [](float w) { return w > 0; });
+      EXPECT_EQ(trained, expect[name]["row_tokens_nll"][static_cast<size_t>(i)][0].get<int64_t>()) << i;
+      EXPECT_EQ(e.ids.back(), *encoder.end_token());
+      EXPECT_EQ(e.target_weights.back(), 0);
+      EXPECT_TRUE(e.trains(e.ids.size() - 1));
+      EXPECT_FALSE(e.trains(0));
+    }
+  }
+}
+
+TEST(RowEncoder, SameResultOnAnyNumberOfThreads) {
+  GRAFT_NEEDS_FIXTURES();
+  const RowEncoder encoder(test::fixtures() + "/models/pystd-5m", {});
+  const DataRows rows = read_data_rows(test::fixtures() + "/data/shelfql/train.jsonl");
+  std::string first;
+  for (const int threads : {1, 2, 7}) {
+    ThreadPool pool(threads);
+    const std::string fingerprint = encode_rows(rows, encoder, pool).data.fingerprint();
+    if (first.empty()) first = fingerprint;
+    EXPECT_EQ(fingerprint, first) << threads;
+  }
+}
+
+TEST(RowEncoder, TextEndsOnceAndTrainsAll) {
+  GRAFT_NEEDS_FIXTURES();
+  for (const char* kind : {"qwen2", "llama", "mistral"}) {
+    const RowEncoder encoder(test::fixtures() + "/models/" + kind, {});
+    DataRow row;
+    row.text = "hello <|im_end|> </s> world";
+    EncodedRow out;
+    encoder.encode(row, &out);
+    EXPECT_EQ(out.ids.back(), *encoder.end_token()) << kind;
+    EXPECT_EQ(std::count(out.ids.begin(), out.ids.end(), out.ids.back()), 1)
+        << kind << ": text never becomes a special token";
+    EXPECT_EQ(out.label_weights[0], 0);
+    EXPECT_EQ(std::count(out.label_weights.begin(), out.label_weights.end(), 1.0f),
+              static_cast<int64_t>(out.ids.size()) - 1);
+  }
+}
+
+TEST(RowEncoder, LossOn) {
+  GRAFT_NEEDS_FIXTURES();
+  const std::string model = test::fixtures() + "/models/pystd-5m";
+  DataRow row;
+  row.format = RowFormat::kCompletion;
+  row.prompt = "### SQL\n";
+  row.text = "SELECT";
+  EncodedRow all, part;
+  RowEncoder(model, {.loss_on = "all"}).encode(row, &all);
+  RowEncoder(model, {.loss_on = "last"}).encode(row, &part);
+  EXPECT_EQ(all.ids, part.ids);
+  EXPECT_GT(std::count(all.label_weights.begin(), all.label_weights.end(), 1.0f),
+            std::count(part.label_weights.begin(), part.label_weights.end(), 1.0f));
+  EXPECT_EQ(all.label_weights[0], 0);
+  const RowEncoder encoder(model, {.loss_on = "assistant"});
+  ThreadPool pool(1);
+  const std::string text = error_of([&] { load_rows(test::fixtures() + "/data/formats/text.jsonl", encoder, pool); });
+  EXPECT_NE(text.find("loss_on is assistant, but text rows have no assistant"), std::string::npos) << text;
+}
+
+TEST(RowEncoder, TooLongRows) {
+  GRAFT_NEEDS_FIXTURES();
+  const std::string model = test::fixtures() + "/models/pystd-5m", data = test::fixtures() + "/data/shelfql/test.jsonl";
+  ThreadPool pool(2);
+  const EncodedData whole = load_rows(data, RowEncoder(model, {}), pool);
+  std::vector<int64_t> lengths = whole.lengths;
+  std::sort(lengths.begin(), lengths.end());
+  EXPECT_EQ(lengths.back(), whole.longest);
+  const int64_t limit = lengths[200];
+  const auto beyond = std::count_if(lengths.begin(), lengths.end(), [&](int64_t n) { return n > limit; });
+  ASSERT_GT(beyond, 0);
+
+  const std::string text = error_of([&] { load_rows(data, RowEncoder(model, {.max_length = limit}), pool); });
+  EXPECT_NE(text.find(fmt::format("{} fault", beyond)), std::string::npos) << text;
+  EXPECT_NE(text.find(fmt::format("max_length is {}", limit)), std::string::npos) << text;
+
+  test::CapturedLog log;
+  const EncodedData dropped = load_rows(data, RowEncoder(model, {.too_long = "drop", .max_length = limit}), pool);
+  EXPECT_EQ(dropped.num_dropped, beyond);
+  EXPECT_EQ(dropped.data.size(), 240 - beyond);
+  EXPECT_LE(dropped.data.longest(), limit);
+  EXPECT_NE(log.text().find(fmt::format("{} rows are longer than {} tokens and were dropped", beyond, limit)),
+            std::string::npos)
+      << log.text();
+
+  const EncodedData cut = load_rows(data, RowEncoder(model, {.too_long = "truncate", .max_length = limit}), pool);
+  EXPECT_EQ(cut.num_truncated, beyond);
+  EXPECT_EQ(cut.data.size(), 240);
+  EXPECT_EQ(cut.data.longest(), limit);
+  EXPECT_LT(cut.data.num_trained_tokens(), whole.data.num_trained_tokens());
+  // A row number is its place in the file, whatever was dropped before it.
+  int64_t last = -1;
+  for (int64_t i = 0; i < dropped.data.size(); ++i) {
+    const int64_t row = dropped.data.example(i).row;
+    EXPECT_GT(row, last);
+    last = row;
+    EXPECT_NE(dropped.data.where(i).find(fmt::format(":{}", row + 1)), std::string::npos);
+  }
+  EXPECT_GT(last, dropped.data.size() - 1);
+}
+
+}  // namespace
+}  // namespace graft
