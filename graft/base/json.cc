@@ -19,7 +19,12 @@ class Builder : public nlohmann::json_sax<Json> {
   bool boolean(bool value) override { return put(Json(value)); }
   bool number_integer(number_integer_t value) override { return put(Json(value)); }
   bool number_unsigned(number_unsigned_t value) override { return put(Json(value)); }
-  bool number_float(number_float_t value, const string_t&) override { return put(Json(value)); }
+  bool number_float(number_float_t value, const string_t& text) override {
+    if (limits_.keep_big_integers && text.find_first_of(".eE") == string_t::npos) {
+      return put(Json::binary({text.begin(), text.end()}));
+    }
+    return put(Json(value));
+  }
   bool string(string_t& value) override { return put(Json(std::move(value))); }
   bool binary(binary_t&) override { return false; }
   bool start_object(size_t) override { return open(Json::object()); }

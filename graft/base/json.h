@@ -11,6 +11,8 @@ using Json = nlohmann::ordered_json;  // key order is kept: templates and row fo
 struct JsonLimits {
   int max_depth = 100;
   bool allow_duplicate_keys = false;
+  // An integer beyond 64 bits becomes a binary value that holds its digits (a double otherwise): templates print it exactly.
+  bool keep_big_integers = false;
 };
 
 // Parses one JSON text from outside. Throws graft::Error "WHERE: … at line L column C" for: syntax, bytes that are not
