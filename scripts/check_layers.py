@@ -2,7 +2,7 @@
 """Checks the structure of the source tree: includes follow the layers, no machine paths, no giant files.
 
 Errors (exit 1): an include that goes against the arrows of docs/architecture.md, given as file:line; a path of one
-machine in a tracked file. Warning: a source file of more than 600 lines. Tests may include what they like.
+machine in a tracked file; more than 5 MB under tests/data. Warning: a source file of more than 600 lines. Tests may include what they like.
 `--self-test` checks the checker.
 """
 
@@ -30,6 +30,7 @@ INCLUDE = re.compile(r'\s*#\s*include\s*"([^"]+)"')
 # Spelt with a group so that this file does not find itself.
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|farm|root|home/\w+)/|/tmp/(?:bash_jobs|wt-)")
 MAX_LINES = 600
+MAX_TEST_DATA_BYTES = 5_000_000
 
 
 def layer_of(path):
@@ -70,6 +71,9 @@ def check_paths(path, text):
 
 def check_tree(root, files):
     faults, warnings = [], []
+    data = sum((root / path).stat().st_size for path in files if path.startswith("tests/data/") and (root / path).is_file())
+    if data > MAX_TEST_DATA_BYTES:
+        faults.append(f"tests/data: {data} bytes, at most {MAX_TEST_DATA_BYTES}; larger data stands in the shared fixtures")
     for path in files:
         try:
             text = (root / path).read_text(encoding="utf-8")
@@ -116,6 +120,8 @@ def self_test():
         for path, (text, expected) in bad.items():
             faults, _ = run({path: text})
             assert len(faults) == 1 and faults[0].startswith(expected), (path, faults)
+        faults, _ = run({"tests/data/big": "x" * (MAX_TEST_DATA_BYTES + 1)})
+        assert len(faults) == 1 and faults[0].startswith("tests/data:"), faults
         _, warnings = run({"graft/base/long.cc": "\n" * (MAX_LINES + 1), "graft/base/short.cc": "\n" * MAX_LINES})
         assert len(warnings) == 1 and warnings[0].startswith("graft/base/long.cc"), warnings
 
