@@ -23,30 +23,30 @@ std::vector<float> transpose(const std::vector<float>& x, int64_t rows, int64_t 
   return y;
 }
 
-// Without a base: what a module's own tensors and the config say its sizes are.
-std::vector<LoraTarget> targets_of_entries(const AdapterHeader& header) {
-  std::vector<BaseModule> modules;
-  for (const AdapterHeader::Entry& entry : header.entries) {
-    BaseModule module{entry.module, entry.embedding ? ModuleKind::kEmbedding : ModuleKind::kLinear, 0, 0};
-    const bool transposed = header.layout != AdapterLayout::kPeft;
-    if (entry.a != nullptr && entry.a->shape.size() == 2) module.in = entry.a->shape[transposed ? 0 : 1];
-    if (entry.b != nullptr && entry.b->shape.size() == 2) module.out = entry.b->shape[transposed ? 1 : 0];
-    modules.push_back(std::move(module));
-  }
-  LoraConfig config = header.config;
-  if (config.target_modules.all_linear) {  // kinds are not known here
-    config.target_modules = {};
-    for (const BaseModule& module : modules) config.target_modules.names.push_back(module.path);
-  }
-  return resolve_targets(config, modules, header.path, /*training=*/false);
-}
-
 class Loader {
  public:
   Loader(const AdapterHeader& header, const LoadAdapterOptions& options)
       : header_(header), options_(options), file_(header.path) {}
 
   Adapter load() {
+    Adapter adapter = check();
+    broken_.throw_if_any(header_.path, "the adapter is damaged: train or download it again");
+    faults_.throw_if_any(header_.path, "is it an adapter for this base model? --partial takes what fits");
+    for (const std::string& line : relaxed_) log_warning("{}: {}", header_.path, line);
+    GRAFT_CHECK(!adapter.tensors.empty() || !adapter.saved.empty(), "{}: no tensor of the adapter fits the model",
+                header_.path);
+    return adapter;
+  }
+
+  // What is wrong with names and shapes; no value is read.
+  std::vector<std::string> faults() {
+    values_ = false;
+    check();
+    return relaxed_;
+  }
+
+ private:
+  Adapter check() {
     Adapter adapter;
     adapter.path = header_.path;
     adapter.config = header_.config;
@@ -55,7 +55,7 @@ class Loader {
     std::vector<LoraTarget> targets;
     if (!only_saved) {
       targets = options_.modules.empty()
-                    ? targets_of_entries(header_)
+                    ? adapter_targets(header_)
                     : resolve_targets(header_.config, options_.modules, config_where(), /*training=*/false);
     }
     std::set<std::string_view> chosen;
@@ -76,15 +76,9 @@ class Loader {
     for (const std::string& name : header_.foreign)
       add_fault(fmt::format("tensor '{}' is extra: it is not part of a LoRA adapter", printable(name, 200)));
     load_saved(adapter);
-    broken_.throw_if_any(header_.path, "the adapter is damaged: train or download it again");
-    faults_.throw_if_any(header_.path, "is it an adapter for this base model? --partial takes what fits");
-    for (const std::string& line : relaxed_) log_warning("{}: {}", header_.path, line);
-    GRAFT_CHECK(!adapter.tensors.empty() || !adapter.saved.empty(), "{}: no tensor of the adapter fits the model",
-                header_.path);
     return adapter;
   }
 
- private:
   std::string config_where() const {
     if (!header_.has_config) return header_.path;
     return (std::filesystem::path(header_.path).parent_path() / "adapter_config.json").string();
@@ -116,6 +110,7 @@ class Loader {
                             printable(shape_text(info.shape)), shape_text(shape), reason));
       return false;
     }
+    if (!values_) return true;
     values.resize(static_cast<size_t>(info.num_elements()));
     read_as_f32(file_.bytes(info), info.dtype, values.data(),
                 fmt::format("{}: tensor '{}'", header_.path, printable(info.name, 200)));
@@ -187,6 +182,7 @@ class Loader {
           continue;
         }
       }
+      if (!values_) continue;
       tensor.values.resize(static_cast<size_t>(saved.tensor->num_elements()));
       read_as_f32(file_.bytes(*saved.tensor), saved.tensor->dtype, tensor.values.data(),
                   fmt::format("{}: tensor '{}'", header_.path, printable(saved.tensor->name, 200)));
@@ -209,6 +205,7 @@ class Loader {
   SafetensorsFile file_;
   Faults faults_, broken_;
   std::vector<std::string> relaxed_;
+  bool values_ = true;
 };
 
 }  // namespace
@@ -224,6 +221,28 @@ int64_t Adapter::num_parameters() const {
   for (const AdapterTensor& tensor : tensors) n += tensor.a.size() + tensor.b.size() + tensor.magnitude.size();
   for (const SavedTensor& tensor : saved) n += tensor.trained ? tensor.values.size() : 0;
   return static_cast<int64_t>(n);
+}
+
+std::vector<LoraTarget> adapter_targets(const AdapterHeader& header) {
+  std::vector<BaseModule> modules;
+  for (const AdapterHeader::Entry& entry : header.entries) {
+    BaseModule module{entry.module, entry.embedding ? ModuleKind::kEmbedding : ModuleKind::kLinear, 0, 0};
+    const bool transposed = header.layout != AdapterLayout::kPeft;
+    if (entry.a != nullptr && entry.a->shape.size() == 2) module.in = entry.a->shape[transposed ? 0 : 1];
+    if (entry.b != nullptr && entry.b->shape.size() == 2) module.out = entry.b->shape[transposed ? 1 : 0];
+    modules.push_back(std::move(module));
+  }
+  LoraConfig config = header.config;
+  if (config.target_modules.all_linear) {  // kinds are not known here
+    config.target_modules = {};
+    for (const BaseModule& module : modules) config.target_modules.names.push_back(module.path);
+  }
+  return resolve_targets(config, modules, header.path, /*training=*/false);
+}
+
+std::vector<std::string> adapter_faults(const AdapterHeader& header, std::span<const BaseModule> modules) {
+  const LoadAdapterOptions options{.modules = modules, .partial = true};
+  return Loader(header, options).faults();
 }
 
 Adapter load_adapter(const std::string& path, const LoadAdapterOptions& options) {

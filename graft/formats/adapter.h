@@ -78,6 +78,12 @@ struct AdapterHeader {
 // graft cannot follow are refused.
 AdapterHeader read_adapter_header(const std::string& path);
 
+// The adapted modules with sizes as their own tensors have them, rank, alpha and scaling: what there is to know without
+// a base.
+std::vector<LoraTarget> adapter_targets(const AdapterHeader& header);
+// Every tensor that is missing, extra or of another shape than the config and, if given, the base imply; empty if none.
+std::vector<std::string> adapter_faults(const AdapterHeader& header, std::span<const BaseModule> modules = {});
+
 struct LoadAdapterOptions {
   // The base: with modules, the adapter must hold exactly the tensors that its config implies, each of its shape.
   std::span<const BaseModule> modules = {};
