@@ -82,7 +82,8 @@ const AddedToken* AddedTokens::by_content(std::string_view content) const {
   return found == by_content_.end() ? nullptr : &tokens_[found->second];
 }
 
-void AddedTokens::find(std::string_view text, bool normalized, bool parse_special, std::vector<Section>& out) const {
+void AddedTokens::find(std::string_view text, bool normalized, bool parse_special, std::vector<Section>& out,
+                       const Refuse& refuse) const {
   const Trie& trie = tries_[normalized ? 1 : 0];
   size_t covered = 0;
   size_t i = trie.empty() ? text.size() : 0;
@@ -109,6 +110,10 @@ void AddedTokens::find(std::string_view text, bool normalized, bool parse_specia
     }
     const AddedToken& token = tokens_[static_cast<size_t>(best)];
     size_t begin = i, end = best_end;
+    if (token.special && parse_special && refuse && refuse(begin, end)) {
+      ++i;  // nothing was matched: another token may begin inside
+      continue;
+    }
     i = best_end;  // also where the match is vetoed: matches do not overlap
     if (token.special && !parse_special) continue;
     if (token.single_word) {

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -39,8 +40,11 @@ class AddedTokens {
   // Once all are there: the strings to look for, normalized where the token asks for it.
   void build(const Normalizer& normalizer, std::string_view where);
 
-  // Cuts valid UTF-8 into sections. `normalized`: the pass over normalized text. Without `parse_special` special tokens are text.
-  void find(std::string_view text, bool normalized, bool parse_special, std::vector<Section>& out) const;
+  // Cuts valid UTF-8 into sections. `normalized`: the pass over normalized text. Without `parse_special` special tokens are
+  // text; so is one for which `refuse(begin, end)` holds.
+  using Refuse = std::function<bool(size_t, size_t)>;
+  void find(std::string_view text, bool normalized, bool parse_special, std::vector<Section>& out,
+            const Refuse& refuse = {}) const;
 
   const AddedToken* by_id(int32_t id) const;
   const AddedToken* by_content(std::string_view content) const;

@@ -124,6 +124,18 @@ std::optional<int32_t> Tokenizer::Impl::id_of(std::string_view token) const {
   return id >= 0 ? std::optional<int32_t>(id) : std::nullopt;
 }
 
+namespace {
+
+// Does [begin, end) share a byte with one of the ascending ranges?
+bool touches(std::span<const std::pair<int64_t, int64_t>> ranges, size_t begin, size_t end) {
+  const auto after = std::partition_point(ranges.begin(), ranges.end(), [&](const auto& r) {
+    return r.second <= static_cast<int64_t>(begin);
+  });
+  return after != ranges.end() && after->first < static_cast<int64_t>(end);
+}
+
+}  // namespace
+
 Encoding Tokenizer::Impl::encode(std::string_view text, const EncodeOptions& options) const {
   if (text.size() > INT32_MAX) {
     fail_hint("split it", "a text of {} bytes to tokenize, expected at most {}", text.size(), INT32_MAX);
@@ -136,7 +148,11 @@ Encoding Tokenizer::Impl::encode(std::string_view text, const EncodeOptions& opt
   out.ids.reserve(text.size() / 4 + 8);
   out.byte_offsets.reserve(text.size() / 4 + 8);
   std::vector<AddedTokens::Section> sections;
-  added.find(text, /*normalized=*/false, options.parse_special_tokens, sections);
+  AddedTokens::Refuse refuse;
+  if (!options.user_text.empty()) {
+    refuse = [&](size_t begin, size_t end) { return touches(options.user_text, begin, end); };
+  }
+  added.find(text, /*normalized=*/false, options.parse_special_tokens, sections, refuse);
   for (const auto& section : sections) {
     if (section.id >= 0) {
       add_token_to(out, section.id, {static_cast<uint32_t>(section.begin), static_cast<uint32_t>(section.end)});
@@ -156,7 +172,14 @@ void Tokenizer::Impl::encode_section(std::string_view original, size_t begin, co
   normalizer.normalize(text, continues);
   if (text.text().size() > INT32_MAX) fail("{}: the normalizer makes more than 2 GB of a text", file);
   std::vector<AddedTokens::Section> sections;
-  added.find(text.text(), /*normalized=*/true, options.parse_special_tokens, sections);
+  AddedTokens::Refuse refuse;
+  if (!options.user_text.empty()) {
+    refuse = [&](size_t from, size_t to) {
+      const Span span = text.span(from, to);
+      return touches(options.user_text, span.begin, span.end);
+    };
+  }
+  added.find(text.text(), /*normalized=*/true, options.parse_special_tokens, sections, refuse);
   for (const auto& section : sections) {
     if (section.id >= 0) {
       add_token_to(out, section.id, text.span(section.begin, section.end));

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,6 +23,9 @@ struct EncodeOptions {
   bool parse_special_tokens = true;  // special-token strings in the text become those tokens; false for what a user wrote
   // The text continues another: nothing is done that happens only at the start of a text (SentencePiece's prefix space).
   bool continuation = false;
+  // Byte ranges of the text, ascending, that a user wrote: a special token that would take a byte of them stays text. What
+  // stands around them is cut as ever, so that the ids are those of the whole text wherever nobody writes such a token.
+  std::span<const std::pair<int64_t, int64_t>> user_text = {};
 };
 
 // A tokenizer.json: byte-level BPE, SentencePiece-style BPE with byte fallback. Immutable after loading; safe to share
