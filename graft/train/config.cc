@@ -279,6 +279,14 @@ const TrainField* find_train_field(std::string_view name) {
   return nullptr;
 }
 
+bool train_field_in_force(const TrainConfig& config, const TrainField& field) {
+  if (field.name == "epochs") return config.steps == 0;
+  if (field.name == "steps") return config.steps > 0;
+  if (field.name == "batch_size") return config.batch_tokens == 0;
+  if (field.name == "batch_tokens") return config.batch_tokens > 0;
+  return true;
+}
+
 std::string flag_name(const TrainField& field) {
   std::string flag = "--" + std::string(field.name);
   std::replace(flag.begin(), flag.end(), '_', '-');

@@ -148,7 +148,9 @@ struct TrainField {
 // The one list from which flags, TOML reading and TOML writing are made.
 std::span<const TrainField> train_fields();
 const TrainField* find_train_field(std::string_view name);  // null if there is none
-std::string flag_name(const TrainField& field);             // "--batch-size"
+// Of epochs and steps, and of batch_size and batch_tokens, one decides.
+bool train_field_in_force(const TrainConfig& config, const TrainField& field);
+std::string flag_name(const TrainField& field);  // "--batch-size"
 // Fields that `graft train` takes only from --adapter; "rank", "alpha", …
 bool from_adapter(const TrainField& field);
 

@@ -192,10 +192,7 @@ std::string write_train_toml(const TrainConfig& config) {
   std::string_view group;
   for (const TrainField& field : train_fields()) {
     if ((field.use & kRecorded) == 0) continue;
-    if (field.name == "epochs" && config.steps > 0) continue;
-    if (field.name == "steps" && config.steps == 0) continue;
-    if (field.name == "batch_size" && config.batch_tokens > 0) continue;
-    if (field.name == "batch_tokens" && config.batch_tokens == 0) continue;
+    if (!train_field_in_force(config, field)) continue;
     const std::string value = toml_value(config, field);
     if (value.empty()) continue;
     if (field.group != group) out += fmt::format("\n# {}\n", field.group);

@@ -1,0 +1,340 @@
+#include "graft/train/report_page.h"
+
+namespace graft {
+
+const char kReportPage[] = R"html(<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title><!--TITLE--></title>
+<style>
+:root {
+  --page: #f6f7f6; --card: #ffffff; --ink: #16201c; --ink2: #55625c; --ink3: #7f8a85;
+  --line: #e3e7e5; --grid: #ecefed; --axis: #c9d0cc;
+  --a: #0f766e; --b: #c2410c; --ring: rgba(15, 118, 110, .35); --shadow: 0 1px 2px rgba(20, 40, 30, .06);
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #101413; --card: #181d1b; --ink: #eef2f0; --ink2: #aab5b0; --ink3: #7d8883;
+    --line: #29302d; --grid: #232927; --axis: #3b4440;
+    --a: #3fb5a7; --b: #f08a4b; --ring: rgba(63, 181, 167, .4); --shadow: none;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+}
+main { max-width: 1180px; margin: 0 auto; padding: 32px 20px 56px; }
+header { margin-bottom: 20px; }
+h1 { font-size: 24px; line-height: 1.25; margin: 0; font-weight: 650; letter-spacing: -.01em; overflow-wrap: anywhere; }
+header p { margin: 4px 0 0; color: var(--ink2); overflow-wrap: anywhere; }
+h2 { font-size: 15px; font-weight: 600; margin: 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(118px, 1fr)); gap: 12px; margin: 0 0 16px; }
+.tile, .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; box-shadow: var(--shadow); }
+.tile { padding: 12px 14px; margin: 0; }
+.tile dt { color: var(--ink2); font-size: 13px; }
+.tile dd { margin: 2px 0 0; font-size: 20px; font-weight: 600; letter-spacing: -.01em; overflow-wrap: anywhere; }
+.charts { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 16px; }
+.card { padding: 16px 16px 10px; margin: 0; min-width: 0; }
+.card.wide { grid-column: 1 / -1; }
+.head { display: flex; flex-wrap: wrap; gap: 4px 16px; align-items: center; min-height: 28px; }
+.head .now { color: var(--ink2); font-variant-numeric: tabular-nums; margin-left: auto; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 14px; color: var(--ink2); font-size: 13px; }
+.legend i { display: inline-block; width: 14px; height: 0; border-top: 2px solid; vertical-align: middle; margin-right: 6px; border-radius: 2px; }
+.legend i.dot { width: 8px; height: 8px; border: 0; border-radius: 50%; }
+.controls { display: flex; flex-wrap: wrap; gap: 4px 16px; align-items: center; color: var(--ink2); font-size: 13px; margin-left: auto; }
+.controls label { display: inline-flex; gap: 6px; align-items: center; }
+.controls input { accent-color: var(--a); }
+.controls input[type=range] { width: 110px; }
+.plot { position: relative; outline: none; border-radius: 6px; touch-action: pan-y; }
+.plot:focus-visible { box-shadow: 0 0 0 3px var(--ring); }
+svg { display: block; width: 100%; overflow: visible; }
+svg text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; fill: var(--ink3); font-variant-numeric: tabular-nums; }
+.tip {
+  position: absolute; top: 4px; pointer-events: none; background: var(--card); border: 1px solid var(--axis); border-radius: 8px;
+  padding: 6px 10px; font-size: 13px; white-space: nowrap; font-variant-numeric: tabular-nums; box-shadow: 0 4px 14px rgba(0, 0, 0, .12); z-index: 2;
+}
+.tip b { font-weight: 600; }
+.tip div { display: flex; gap: 12px; justify-content: space-between; }
+.tip span { color: var(--ink2); }
+details.card { margin-top: 16px; padding: 12px 16px; }
+summary { cursor: pointer; font-weight: 600; border-radius: 4px; }
+summary:focus-visible { outline: 3px solid var(--ring); outline-offset: 3px; }
+.scroll { overflow-x: auto; margin-top: 10px; }
+.settings { columns: 3 260px; column-gap: 32px; margin-top: 10px; }
+.settings section { break-inside: avoid; margin: 0 0 14px; }
+.settings h3 { font-size: 13px; font-weight: 600; color: var(--ink2); margin: 0 0 2px; text-transform: capitalize; }
+.settings dl { margin: 0; }
+.settings div { display: flex; justify-content: space-between; gap: 16px; padding: 3px 0; border-bottom: 1px solid var(--grid); font-size: 14px; }
+.settings dt { color: var(--ink2); }
+.settings dd { margin: 0; text-align: right; overflow-wrap: anywhere; }
+.settings .set dd { font-weight: 600; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; min-width: 100%; }
+th, td { text-align: right; padding: 4px 12px; border-bottom: 1px solid var(--grid); white-space: nowrap; }
+th { color: var(--ink2); font-weight: 600; }
+.none { color: var(--ink2); padding: 24px 0; }
+footer { color: var(--ink3); font-size: 13px; margin-top: 20px; }
+@media (max-width: 900px) { .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
+@media (max-width: 640px) {
+  main { padding: 20px 12px 40px; }
+  .charts { grid-template-columns: minmax(0, 1fr); gap: 12px; }
+  .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .controls { margin-left: 0; }
+}
+@media print { .controls { display: none; } body { background: #fff; } }
+</style>
+</head>
+<body>
+<main>
+<header><h1 id="title"></h1><p id="subtitle"></p></header>
+<dl class="tiles" id="tiles"></dl>
+<div class="charts" id="charts"></div>
+<noscript><p class="card none">The plots need JavaScript; metrics.jsonl beside this file holds their numbers.</p></noscript>
+<details class="card" open><summary>Settings</summary><div class="settings" id="settings"></div></details>
+<details class="card"><summary>Numbers</summary><div class="scroll"><table id="table"></table></div></details>
+<footer>Written by graft train. Settings in bold differ from the defaults.</footer>
+</main>
+<script>
+'use strict';
+const report = /*DATA*/null;
+)html"
+                           R"html(
+const $ = id => document.getElementById(id);
+const make = (tag, attributes, ...children) => {
+  const svg = ['svg', 'g', 'path', 'line', 'text', 'circle', 'rect'].includes(tag);
+  const e = svg ? document.createElementNS('http://www.w3.org/2000/svg', tag) : document.createElement(tag);
+  for (const [k, v] of Object.entries(attributes || {})) e.setAttribute(k, v);
+  for (const c of children) e.append(c);
+  return e;
+};
+const number = x => {
+  if (x === null || x === undefined || !isFinite(x)) return '–';
+  const a = Math.abs(x);
+  if (a === 0) return '0';
+  if (a >= 1e6) return (x / 1e6).toFixed(a >= 1e8 ? 0 : 2) + 'M';
+  if (a >= 1000) return Math.round(x).toLocaleString('en');
+  if (a < 1e-3) return x.toExponential(2);
+  return String(parseFloat(x.toPrecision(4)));
+};
+// Few round values that span [low, high].
+const ticks = (low, high, count) => {
+  const span = high - low || Math.abs(high) || 1;
+  const raw = span / count, power = Math.pow(10, Math.floor(Math.log10(raw)));
+  const step = [1, 2, 2.5, 5, 10].map(m => m * power).find(s => s >= raw * .999);
+  const out = [];
+  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) out.push(Math.abs(v) < step * 1e-9 ? 0 : v);
+  return out;
+};
+const tickText = (v, all) => {
+  const a = Math.max(...all.map(Math.abs));
+  if (a !== 0 && (a < 1e-2 || a >= 1e7)) return v === 0 ? '0' : String(parseFloat(v.toPrecision(4)).toExponential()).replace('e+', 'e');
+  if (a >= 10000) return parseFloat((v / 1000).toPrecision(6)) + 'k';
+  return String(parseFloat(v.toPrecision(6)));
+};
+// Exponential moving average without the bias of its start.
+const smooth = (values, keep) => {
+  let sum = 0, weight = 0;
+  return values.map(v => {
+    if (v === null) return weight ? sum / weight : null;
+    sum = sum * keep + v * (1 - keep);
+    weight = weight * keep + (1 - keep);
+    return sum / weight;
+  });
+};
+
+class Chart {
+  // series: {name, x, y, color, width, opacity, points, quiet: not in the legend}; options: {title, wide, zero, log, line: {value, name}}
+  constructor(parent, options, series) {
+    this.options = options;
+    this.series = series;
+    this.card = make('section', {class: 'card' + (options.wide ? ' wide' : '')});
+    this.head = make('div', {class: 'head'}, make('h2', {}, options.title));
+    const shown = series.filter(s => !s.quiet);
+    if (shown.length > 1) {
+      this.head.append(make('div', {class: 'legend'}, ...shown.map(s => {
+        const key = make('i', s.points ? {class: 'dot', style: `background:${s.color}`} : {style: `border-color:${s.color};opacity:${s.opacity || 1}`});
+        return make('span', {}, key, s.name);
+      })));
+    }
+    if (!options.wide) this.head.append(make('span', {class: 'now'}, options.now || ''));
+    this.plot = make('div', {class: 'plot', tabindex: '0', role: 'group', 'aria-label': `${options.title}: ${this.words()}. Arrow keys read the values.`});
+    this.card.append(this.head, this.plot);
+    parent.append(this.card);
+    this.at = null;
+    const move = e => { const r = this.plot.getBoundingClientRect(); this.point(this.nearest(e.clientX - r.left)); };
+    this.plot.addEventListener('pointermove', move);
+    this.plot.addEventListener('pointerdown', move);
+    this.plot.addEventListener('pointerleave', () => this.point(null));
+    this.plot.addEventListener('blur', () => this.point(null));
+    this.plot.addEventListener('keydown', e => {
+      const n = this.series[0].x.length, jump = Math.max(1, Math.round(n / 50));
+      const to = {ArrowLeft: (this.at ?? n) - jump, ArrowRight: (this.at ?? -1) + jump, Home: 0, End: n - 1}[e.key];
+      if (to === undefined) { if (e.key === 'Escape') this.point(null); return; }
+      e.preventDefault();
+      this.point(Math.min(n - 1, Math.max(0, to)));
+    });
+    new ResizeObserver(() => this.draw()).observe(this.plot);
+  }
+  words() {
+    const s = this.series[this.series.length > 1 ? 1 : 0], y = s.y.filter(v => v !== null);
+    return y.length ? `${s.name} from ${number(y[0])} to ${number(y[y.length - 1])}, lowest ${number(Math.min(...y))}, highest ${number(Math.max(...y))}` : 'no values';
+  }
+  draw() {
+    const w = this.plot.clientWidth, h = this.options.wide ? Math.max(220, Math.min(340, w * .42)) : 190;
+    if (!w || w === this.width && !this.dirty) return;
+    this.width = w;
+    this.dirty = false;
+    const log = this.options.log;
+    const to = log ? v => Math.log10(v) : v => v;
+    const good = v => v !== null && isFinite(v) && (!log || v > 0);
+    let low = Infinity, high = -Infinity, first = Infinity, last = -Infinity;
+    for (const s of this.series) {
+      s.y.forEach((v, i) => {
+        first = Math.min(first, s.x[i]);
+        last = Math.max(last, s.x[i]);
+        if (good(v)) { low = Math.min(low, to(v)); high = Math.max(high, to(v)); }
+      });
+    }
+    if (low > high) { low = 0; high = 1; }
+    const zero = !log && low >= 0 && (this.options.zero || low < high * .3);
+    if (zero) low = 0;
+    if (this.options.line && !log && this.options.line.value <= high * 1.5) high = Math.max(high, this.options.line.value);
+    const d = high === low ? Math.abs(high) * .1 || 1 : (high - low) * .06;
+    high += d;
+    if (!zero) low -= d;
+    if (last === first) { first -= 1; last += 1; }
+    let yTicks = ticks(low, high, 4);
+    if (log) {
+      const decades = [];
+      for (let e = Math.floor(low); e <= high; ++e) for (const m of [1, 2, 5]) decades.push(m * Math.pow(10, e));
+      const inside = decades.filter(v => Math.log10(v) >= low && Math.log10(v) <= high);
+      if (inside.length > 1) yTicks = inside.map(v => Math.log10(v));
+    }
+    const values = yTicks.map(v => log ? Math.pow(10, v) : v);
+    const labels = values.map(v => tickText(v, log ? [v] : values));
+    const left = 14 + 7 * Math.max(...labels.map(t => t.length)), right = 10, top = 10, bottom = 26;
+    const X = v => left + (v - first) / (last - first) * (w - left - right);
+    const Y = v => top + (1 - (to(v) - low) / (high - low)) * (h - top - bottom);
+    this.X = X; this.Y = Y;
+    const svg = make('svg', {viewBox: `0 0 ${w} ${h}`, height: h, 'aria-hidden': 'true'});
+    values.forEach((v, i) => {
+      const y = Y(v);
+      svg.append(make('line', {x1: left, x2: w - right, y1: y, y2: y, stroke: 'var(--grid)'}));
+      svg.append(make('text', {x: left - 8, y: y + 4, 'text-anchor': 'end'}, labels[i]));
+    });
+    const xs = ticks(first, last, Math.max(3, Math.floor(w / 90))).filter(v => Number.isInteger(v));
+    for (const v of xs) svg.append(make('text', {x: Math.min(X(v), w - 14), y: h - 6, 'text-anchor': 'middle'}, v >= 10000 ? v / 1000 + 'k' : v));
+    svg.append(make('line', {x1: left, x2: w - right, y1: h - bottom, y2: h - bottom, stroke: 'var(--axis)'}));
+    if (this.options.line && !log && this.options.line.value > low && this.options.line.value < high) {
+      const y = Y(this.options.line.value);
+      svg.append(make('line', {x1: left, x2: w - right, y1: y, y2: y, stroke: 'var(--ink3)', 'stroke-dasharray': '4 4'}));
+      svg.append(make('text', {x: w - right, y: y - 5, 'text-anchor': 'end'}, this.options.line.name));
+    }
+    for (const s of this.series) {
+      let d = '', pen = false;
+      s.y.forEach((v, i) => {
+        if (!good(v)) { pen = false; return; }
+        d += `${pen ? 'L' : 'M'}${X(s.x[i]).toFixed(1)} ${Y(v).toFixed(1)}`;
+        pen = true;
+      });
+      svg.append(make('path', {d, fill: 'none', stroke: s.color, 'stroke-width': s.width || 2, 'stroke-opacity': s.opacity || 1, 'stroke-linejoin': 'round', 'stroke-linecap': 'round'}));
+      if (s.points || s.x.length === 1) s.y.forEach((v, i) => {
+        if (good(v)) svg.append(make('circle', {cx: X(s.x[i]), cy: Y(v), r: 4, fill: s.color, stroke: 'var(--card)', 'stroke-width': 2}));
+      });
+    }
+    this.mark = make('g', {});
+    svg.append(this.mark);
+    this.plot.replaceChildren(svg);
+    this.tip = null;
+    if (this.at !== null) this.point(this.at);
+  }
+  nearest(pixel) {
+    const x = this.series[0].x;
+    let a = 0, b = x.length - 1;
+    while (b - a > 1) { const m = (a + b) >> 1; if (this.X(x[m]) < pixel) a = m; else b = m; }
+    return Math.abs(this.X(x[a]) - pixel) < Math.abs(this.X(x[b]) - pixel) ? a : b;
+  }
+  point(i) {
+    this.at = i;
+    if (!this.mark) return;
+    this.mark.replaceChildren();
+    if (i === null || i === undefined) { this.at = null; if (this.tip) this.tip.remove(); this.tip = null; return; }
+    const step = this.series[0].x[i], px = this.X(step), h = this.plot.querySelector('svg').clientHeight;
+    this.mark.append(make('line', {x1: px, x2: px, y1: 10, y2: h - 26, stroke: 'var(--axis)'}));
+    if (!this.tip) { this.tip = make('div', {class: 'tip', role: 'status'}); this.plot.append(this.tip); }
+    const lines = [make('b', {}, `Step ${step.toLocaleString('en')}`)];
+    for (const s of this.series) {
+      // validation stands at few steps: the last one up to here
+      let k = i;
+      if (s.x !== this.series[0].x) { k = -1; s.x.forEach((v, j) => { if (v <= step) k = j; }); }
+      const v = k >= 0 ? s.y[k] : null;
+      if (v === null || v === undefined) continue;
+      lines.push(make('div', {}, make('span', {}, s.name + (s.points && s.x[k] !== step ? ` (step ${s.x[k]})` : '')), number(v)));
+      const y = this.Y(v);
+      if (isFinite(y)) this.mark.append(make('circle', {cx: this.X(s.x[k]), cy: y, r: 4, fill: s.color, stroke: 'var(--card)', 'stroke-width': 2}));
+    }
+    this.tip.replaceChildren(...lines);
+    const tw = this.tip.offsetWidth, space = this.plot.clientWidth;
+    this.tip.style.left = `${Math.max(0, px + 12 + tw > space ? Math.min(px - tw - 12, space - tw) : px + 12)}px`;
+  }
+  redraw() { this.dirty = true; this.draw(); }
+}
+)html"
+                           R"html(
+$('title').textContent = report.title;
+$('subtitle').textContent = report.subtitle;
+for (const [name, value] of report.summary) $('tiles').append(make('div', {class: 'tile'}, make('dt', {}, name), make('dd', {}, value)));
+
+const train = report.train, evals = report.eval, x = train.step || [];
+if (!x.length) {
+  $('charts').append(make('p', {class: 'card wide none'}, 'No update is done yet.'));
+} else {
+  const charts = $('charts'), last = a => number(a[a.length - 1]);
+  const loss = [{name: 'loss', x, y: train.loss, color: 'var(--a)', width: 1.25, opacity: .35},
+                {name: 'smoothed', x, y: [], color: 'var(--a)', width: 2}];
+  if (evals.step.length) loss.push({name: 'validation', x: evals.step, y: evals.eval_loss, color: 'var(--b)', points: true});
+  const keep = Math.min(.95, Math.max(.5, 1 - 12 / x.length));
+  loss[1].y = smooth(train.loss, keep);
+  const main = new Chart(charts, {title: 'Loss', wide: true}, loss);
+  const slider = make('input', {type: 'range', min: 0, max: 100, value: Math.round(Math.sqrt(keep) * 100), 'aria-label': 'Smoothing of the loss'});
+  slider.addEventListener('input', () => { const v = slider.value / 100; loss[1].y = smooth(train.loss, Math.min(.995, v * v)); main.redraw(); });
+  const scale = make('input', {type: 'checkbox'});
+  scale.addEventListener('change', () => { main.options.log = scale.checked; main.redraw(); });
+  main.head.append(make('div', {class: 'controls'}, make('label', {}, 'Smoothing', slider), make('label', {}, scale, 'Log scale')));
+  new Chart(charts, {title: 'Learning rate', now: last(train.learning_rate), zero: true}, [{name: 'rate', x, y: train.learning_rate, color: 'var(--a)'}]);
+  const norm = smooth(train.grad_norm, Math.min(.95, keep));
+  new Chart(charts, {title: 'Gradient norm', now: last(norm), zero: true, line: report.clip > 0 ? {value: report.clip, name: 'clip'} : null},
+            [{name: 'norm', x, y: train.grad_norm, color: 'var(--a)', width: 1.25, opacity: .35, quiet: true}, {name: 'smoothed', x, y: norm, color: 'var(--a)', quiet: true}]);
+  const speed = smooth(train.tokens_per_second, Math.min(.95, keep));
+  new Chart(charts, {title: 'Tokens per second', now: last(speed), zero: true},
+            [{name: 'speed', x, y: train.tokens_per_second, color: 'var(--a)', width: 1.25, opacity: .35, quiet: true}, {name: 'smoothed', x, y: speed, color: 'var(--a)', quiet: true}]);
+  const names = {cross_entropy: 'Cross-entropy', aux_loss: 'Load balancing loss', z_loss: 'Router z loss', expert_share_max: 'Busiest expert’s share',
+                 expert_entropy: 'Entropy of experts', dead_experts: 'Dead experts'};
+  for (const [key, name] of Object.entries(names)) {
+    if (train[key]) new Chart(charts, {title: name, now: last(train[key]), zero: true}, [{name: key.replaceAll('_', ' '), x, y: train[key], color: 'var(--a)'}]);
+  }
+  const columns = ['step', 'epoch', 'loss', 'learning_rate', 'grad_norm', 'tokens_per_second'].filter(c => train[c]);
+  const row = (tag, cells) => make('tr', {}, ...cells.map(c => make(tag, tag === 'th' ? {scope: 'col'} : {}, c)));
+  $('table').append(make('thead', {}, row('th', [...columns.map(c => c.replaceAll('_', ' ')), 'validation'])));
+  const every = Math.max(1, Math.ceil(x.length / 100)), body = make('tbody', {});
+  x.forEach((step, i) => {
+    const e = evals.step.indexOf(step);
+    if (i % every && i !== x.length - 1 && e < 0) return;
+    body.append(row('td', [...columns.map(c => number(train[c][i])), e < 0 ? '' : number(evals.eval_loss[e])]));
+  });
+  $('table').append(body);
+}
+for (const group of report.settings) {
+  const list = make('dl', {});
+  for (const [name, value, changed] of group.rows) list.append(make('div', changed ? {class: 'set'} : {}, make('dt', {}, name), make('dd', {}, value)));
+  $('settings').append(make('section', {}, make('h3', {}, group.name), list));
+}
+</script>
+</body>
+</html>
+)html";
+
+}  // namespace graft
