@@ -1,9 +1,11 @@
 #include "graft/kernels/gemm.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "graft/base/cpu.h"
 #include "graft/kernels/gemm_ref.h"
+#include "graft/kernels/gemm_table.h"
 
 namespace graft {
 namespace {
@@ -35,6 +37,9 @@ const GemmRefTable<double>& gemm_ref<double>() noexcept {
 
 template <typename T>
 void matmul_nt(Context& context, Compute compute, View<const T, 2> x, std::span<const MatmulOutput<T>> outputs) noexcept {
+  if constexpr (std::is_same_v<T, float>) {
+    if (blocked_nt(context, compute, x, outputs)) return;
+  }
   const GemmRefTable<T>& table = gemm_ref<T>();
   for (const MatmulOutput<T>& output : outputs) {
     for_each_tile(context, x.extent(0), output.w.out_features(), [&](int64_t row, int64_t row_end, int64_t out, int64_t out_end) {
@@ -46,6 +51,9 @@ void matmul_nt(Context& context, Compute compute, View<const T, 2> x, std::span<
 template <typename T>
 void matmul_nn(Context& context, Compute compute, std::span<const MatmulSource<T>> sources, bool accumulate,
                View<T, 2> dx) noexcept {
+  if constexpr (std::is_same_v<T, float>) {
+    if (blocked_nn(context, compute, sources, accumulate, dx)) return;
+  }
   const GemmRefTable<T>& table = gemm_ref<T>();
   for_each_tile(context, dx.extent(0), dx.extent(1), [&](int64_t row, int64_t row_end, int64_t column, int64_t column_end) {
     table.nn(compute, sources, accumulate, dx, row, row_end, column, column_end);
@@ -54,13 +62,14 @@ void matmul_nn(Context& context, Compute compute, std::span<const MatmulSource<T
 
 template <typename T>
 void matmul_tn(Context& context, View<const T, 2> a, View<const T, 2> b, T scale, bool accumulate, View<T, 2> dw) noexcept {
+  if constexpr (std::is_same_v<T, float>) {
+    if (blocked_tn(context, a, b, scale, accumulate, dw)) return;
+  }
   const GemmRefTable<T>& table = gemm_ref<T>();
   for_each_tile(context, dw.extent(0), dw.extent(1), [&](int64_t row, int64_t row_end, int64_t column, int64_t column_end) {
     table.tn(a, b, scale, accumulate, dw, row, row_end, column, column_end);
   });
 }
-
-ScratchNeed matmul_scratch(int, int64_t, int64_t, int64_t) { return {}; }
 
 template void matmul_nt<float>(Context&, Compute, View<const float, 2>, std::span<const MatmulOutput<float>>) noexcept;
 template void matmul_nt<double>(Context&, Compute, View<const double, 2>, std::span<const MatmulOutput<double>>) noexcept;

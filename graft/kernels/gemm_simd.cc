@@ -1,0 +1,418 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "graft/kernels/gemm_simd.cc"
+#include "graft/kernels/simd.h"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#include "graft/kernels/gemm_table.h"
+
+#undef GRAFT_UNROLL  // loops over registers must vanish: an array of vectors that is indexed at run time lives in memory
+#if defined(__clang__)
+#define GRAFT_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define GRAFT_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+namespace {
+namespace hn = hwy::HWY_NAMESPACE;
+
+const hn::ScalableTag<float> df;
+const hn::ScalableTag<uint32_t> du;
+using VF = hn::Vec<decltype(df)>;
+constexpr int kLanes = HWY_MAX_BYTES / 4;
+constexpr bool kManyRegisters = HWY_MAX_BYTES == 64 || HWY_TARGET == HWY_NEON;  // 32 of them, else 16
+constexpr int kMaxRows = kManyRegisters ? 12 : 6;
+constexpr int kColumnVectors = 2;  // register tile: kMaxRows x 2 vectors
+
+// Entry (m, k) of a: rows apart by `stride`, or (transposed) summed entries apart by `stride`.
+template <bool kTransposed>
+HWY_INLINE const float* entry(const float* a, int64_t stride, int m) {
+  return kTransposed ? a + m : a + m * stride;
+}
+
+template <int kRows, int kVectors, bool kTransposed>
+void micro(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTRICT b, int64_t b_stride, int64_t n,
+           float* HWY_RESTRICT c, int64_t c_stride, bool add) {
+  VF sum[kRows][kVectors];
+  GRAFT_UNROLL
+  for (int m = 0; m < kRows; ++m) {
+    GRAFT_UNROLL
+    for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::Zero(df);
+  }
+  // Four rows share a base pointer, so that all addresses fit the registers.
+  const float* base0 = a;
+  const float* base1 = kTransposed ? a : a + 4 * a_stride;
+  const float* base2 = kTransposed ? a : a + 8 * a_stride;
+  const int64_t step = kTransposed ? a_stride : 1, stride3 = 3 * a_stride;
+  for (int64_t k = 0; k < n; ++k) {
+    VF w[kVectors];
+    GRAFT_UNROLL
+    for (int v = 0; v < kVectors; ++v) w[v] = hn::LoadU(df, b + v * kLanes);
+    GRAFT_UNROLL
+    for (int m = 0; m < kRows; ++m) {
+      const float* base = m < 4 ? base0 : m < 8 ? base1 : base2;
+      const float value = kTransposed ? base0[m] : m % 4 == 3 ? base[stride3] : base[m % 4 * a_stride];
+      const VF x = hn::Set(df, value);
+      GRAFT_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(x, w[v], sum[m][v]);
+    }
+    base0 += step;
+    if (!kTransposed) {
+      base1 += step;
+      base2 += step;
+    }
+    b += b_stride;
+  }
+  GRAFT_UNROLL
+  for (int m = 0; m < kRows; ++m) {
+    GRAFT_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      float* to = c + m * c_stride + v * kLanes;
+      hn::StoreU(add ? hn::Add(hn::LoadU(df, to), sum[m][v]) : sum[m][v], df, to);
+    }
+  }
+}
+
+template <bool kTransposed, int kVectors>
+void micro_rows(int rows, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c, int64_t c_stride,
+                bool add) {
+#define GRAFT_ROWS(r)                                                                                 \
+  case r:                                                                                             \
+    if constexpr (r <= kMaxRows) micro<r, kVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add); \
+    return;
+  switch (rows) {
+    GRAFT_ROWS(1)
+    GRAFT_ROWS(2)
+    GRAFT_ROWS(3)
+    GRAFT_ROWS(4)
+    GRAFT_ROWS(5)
+    GRAFT_ROWS(6)
+    GRAFT_ROWS(7)
+    GRAFT_ROWS(8)
+    GRAFT_ROWS(9)
+    GRAFT_ROWS(10)
+    GRAFT_ROWS(11)
+    GRAFT_ROWS(12)
+  }
+#undef GRAFT_ROWS
+}
+
+template <bool kTransposed>
+void any_tile(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c,
+              int64_t c_stride, bool add) noexcept {
+  while (rows > 0) {
+    const int now = rows <= kMaxRows ? rows : (rows + 1) / 2;  // 12 rows: 6 and 6; 7 rows: 4 and 3
+    int j = 0;
+    for (; j + kColumnVectors * kLanes <= lanes; j += kColumnVectors * kLanes) {
+      micro_rows<kTransposed, kColumnVectors>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, add);
+    }
+    for (; j < lanes; j += kLanes) micro_rows<kTransposed, 1>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, add);
+    rows -= now;
+    a = entry<kTransposed>(a, a_stride, now);
+    c += now * c_stride;
+  }
+}
+
+void tile(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c,
+          int64_t c_stride, bool add) noexcept {
+  any_tile<false>(rows, lanes, a, a_stride, b, b_stride, n, c, c_stride, add);
+}
+
+void tile_transposed(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c,
+                     int64_t c_stride, bool add) noexcept {
+  any_tile<true>(rows, lanes, a, a_stride, b, b_stride, n, c, c_stride, add);
+}
+
+// ---------------------------------------------------------------------------------------------------------------- 16-bit pairs
+
+using VU = hn::Vec<decltype(du)>;
+
+// f32 of an f16 that stands in the low half: exact for every half, subnormals included, on every target.
+HWY_INLINE VF widen_f16(VU half) {
+  const VU magnitude = hn::ShiftLeft<13>(hn::And(half, hn::Set(du, 0x7FFF)));
+  const VU sign = hn::ShiftLeft<16>(hn::And(half, hn::Set(du, 0x8000)));
+  const VU scaled = hn::BitCast(du, hn::Mul(hn::BitCast(df, magnitude), hn::Set(df, 0x1p112f)));
+  const auto special = hn::Ge(hn::BitCast(df, magnitude), hn::BitCast(df, hn::Set(du, 0x0F800000)));
+  return hn::BitCast(df, hn::Or(hn::IfThenElse(hn::RebindMask(du, special), hn::Or(magnitude, hn::Set(du, 0x7F800000)), scaled), sign));
+}
+
+template <bool kBf16>
+HWY_INLINE VF widen_low(VU pair) {
+  if constexpr (kBf16) return hn::BitCast(df, hn::ShiftLeft<16>(pair));
+  return widen_f16(hn::And(pair, hn::Set(du, 0xFFFF)));
+}
+template <bool kBf16>
+HWY_INLINE VF widen_high(VU pair) {
+  if constexpr (kBf16) return hn::BitCast(df, hn::And(pair, hn::Set(du, 0xFFFF0000u)));
+  return widen_f16(hn::ShiftRight<16>(pair));
+}
+
+// How many vectors of one panel's 64 lanes a pass holds, for a number of rows, and how many panels beside each other.
+constexpr int kBudget = kManyRegisters ? 24 : 12;
+constexpr int vectors_for(int rows) {
+  int v = 64 / kLanes;
+  while (v > 1 && rows * v > (rows == 1 && !kManyRegisters ? 8 : kBudget)) v /= 2;
+  return v;
+}
+constexpr int panels_for(int rows) {
+  const int v = vectors_for(rows);
+  if (v * kLanes < 64) return 1;
+  const int p = kBudget / (rows * v);
+  return p >= 4 ? 4 : p >= 2 ? 2 : 1;
+}
+
+template <int kRows, int kPanels, bool kBf16>
+void micro_panels(const float* HWY_RESTRICT a, int64_t a_stride, const uint32_t* HWY_RESTRICT pairs, int64_t panel_stride, int64_t n,
+                  float* HWY_RESTRICT c, bool add) {
+  constexpr int kVectors = vectors_for(kRows);
+  constexpr int64_t kStride = kPanels * 64;
+  for (int lane = 0; lane < 64; lane += kVectors * kLanes) {
+    VF sum[kRows][kPanels][kVectors];
+    GRAFT_UNROLL
+    for (int m = 0; m < kRows; ++m) {
+      GRAFT_UNROLL
+      for (int p = 0; p < kPanels; ++p) {
+        GRAFT_UNROLL
+        for (int v = 0; v < kVectors; ++v) sum[m][p][v] = hn::Zero(df);
+      }
+    }
+    const uint32_t* HWY_RESTRICT from = pairs + lane;
+    int64_t k = 0;
+    for (; k + 2 <= n; k += 2, from += 64) {
+      GRAFT_UNROLL
+      for (int p = 0; p < kPanels; ++p) {
+        GRAFT_UNROLL
+        for (int v = 0; v < kVectors; ++v) {
+          const VU pair = hn::LoadU(du, from + p * panel_stride + v * kLanes);
+          const VF low = widen_low<kBf16>(pair), high = widen_high<kBf16>(pair);
+          GRAFT_UNROLL
+          for (int m = 0; m < kRows; ++m) {
+            sum[m][p][v] = hn::MulAdd(hn::Set(df, a[m * a_stride + k]), low, sum[m][p][v]);
+            sum[m][p][v] = hn::MulAdd(hn::Set(df, a[m * a_stride + k + 1]), high, sum[m][p][v]);
+          }
+        }
+      }
+    }
+    if (k < n) {
+      GRAFT_UNROLL
+      for (int p = 0; p < kPanels; ++p) {
+        GRAFT_UNROLL
+        for (int v = 0; v < kVectors; ++v) {
+          const VF low = widen_low<kBf16>(hn::LoadU(du, from + p * panel_stride + v * kLanes));
+          GRAFT_UNROLL
+          for (int m = 0; m < kRows; ++m) sum[m][p][v] = hn::MulAdd(hn::Set(df, a[m * a_stride + k]), low, sum[m][p][v]);
+        }
+      }
+    }
+    GRAFT_UNROLL
+    for (int m = 0; m < kRows; ++m) {
+      GRAFT_UNROLL
+      for (int p = 0; p < kPanels; ++p) {
+        GRAFT_UNROLL
+        for (int v = 0; v < kVectors; ++v) {
+          float* to = c + m * kStride + p * 64 + lane + v * kLanes;
+          hn::StoreU(add ? hn::Add(hn::LoadU(df, to), sum[m][p][v]) : sum[m][p][v], df, to);
+        }
+      }
+    }
+  }
+}
+
+template <int kRows, bool kBf16>
+void panels_rows(int panels, const float* a, int64_t a_stride, const uint32_t* pairs, int64_t panel_stride, int64_t n, float* c,
+                 bool add) {
+  constexpr int kPanels = panels_for(kRows);
+  if (kPanels > 1 && panels == kPanels) {
+    micro_panels<kRows, kPanels, kBf16>(a, a_stride, pairs, panel_stride, n, c, add);
+    return;
+  }
+  micro_panels<kRows, 1, kBf16>(a, a_stride, pairs, panel_stride, n, c, add);  // the driver asks for panels_at_once or for 1
+}
+
+template <bool kBf16>
+void panels_type(int rows, int panels, const float* a, int64_t a_stride, const uint32_t* pairs, int64_t panel_stride, int64_t n,
+                 float* c, bool add) {
+#define GRAFT_ROWS(r)                                                                                                          \
+  case r:                                                                                                                      \
+    if constexpr (r <= kMaxRows) panels_rows<r, kBf16>(panels, a, a_stride, pairs, panel_stride, n, c, add);                   \
+    return;
+  if (rows > kMaxRows) {
+    const int half = (rows + 1) / 2;
+    panels_type<kBf16>(half, panels, a, a_stride, pairs, panel_stride, n, c, add);
+    panels_type<kBf16>(rows - half, panels, a + half * a_stride, a_stride, pairs, panel_stride, n, c + half * panels * 64, add);
+    return;
+  }
+  switch (rows) {
+    GRAFT_ROWS(1)
+    GRAFT_ROWS(2)
+    GRAFT_ROWS(3)
+    GRAFT_ROWS(4)
+    GRAFT_ROWS(5)
+    GRAFT_ROWS(6)
+    GRAFT_ROWS(7)
+    GRAFT_ROWS(8)
+    GRAFT_ROWS(9)
+    GRAFT_ROWS(10)
+    GRAFT_ROWS(11)
+    GRAFT_ROWS(12)
+  }
+#undef GRAFT_ROWS
+}
+
+void panels(int rows, int num_panels, bool is_bf16, const float* a, int64_t a_stride, const uint32_t* pairs, int64_t panel_stride,
+            int64_t n, float* c, bool add) noexcept {
+  if (is_bf16) {
+    panels_type<true>(rows, num_panels, a, a_stride, pairs, panel_stride, n, c, add);
+  } else {
+    panels_type<false>(rows, num_panels, a, a_stride, pairs, panel_stride, n, c, add);
+  }
+}
+
+int panels_at_once(int rows) noexcept { return rows > kMaxRows ? 1 : panels_for(rows); }
+
+template <bool kBf16>
+void widen_type(const uint32_t* HWY_RESTRICT pairs, int64_t n, float* HWY_RESTRICT out) {
+  for (int64_t k = 0; k < n; k += 2, pairs += 64, out += 128) {
+    for (int j = 0; j < 64; j += kLanes) {
+      const VU pair = hn::LoadU(du, pairs + j);
+      hn::StoreU(widen_low<kBf16>(pair), df, out + j);
+      if (k + 1 < n) hn::StoreU(widen_high<kBf16>(pair), df, out + 64 + j);
+    }
+  }
+}
+
+void widen(bool is_bf16, const uint32_t* pairs, int64_t n, float* out) noexcept {
+  is_bf16 ? widen_type<true>(pairs, n, out) : widen_type<false>(pairs, n, out);
+}
+
+// ------------------------------------------------------------------------------------------------------------------- transposes
+
+const hn::FixedTag<uint32_t, 4> d4;
+const hn::FixedTag<float, 4> f4;
+using V4 = hn::Vec<decltype(d4)>;
+
+HWY_INLINE void transpose4(V4& r0, V4& r1, V4& r2, V4& r3) {
+  const hn::FixedTag<uint64_t, 2> d2;
+  const auto t0 = hn::BitCast(d2, hn::InterleaveLower(d4, r0, r1)), t1 = hn::BitCast(d2, hn::InterleaveLower(d4, r2, r3));
+  const auto t2 = hn::BitCast(d2, hn::InterleaveUpper(d4, r0, r1)), t3 = hn::BitCast(d2, hn::InterleaveUpper(d4, r2, r3));
+  r0 = hn::BitCast(d4, hn::InterleaveLower(d2, t0, t1));
+  r1 = hn::BitCast(d4, hn::InterleaveUpper(d2, t0, t1));
+  r2 = hn::BitCast(d4, hn::InterleaveLower(d2, t2, t3));
+  r3 = hn::BitCast(d4, hn::InterleaveUpper(d2, t2, t3));
+}
+
+// Four pairs of one row: eight consecutive values.
+template <bool kBf16>
+HWY_INLINE void store_row(V4 pairs, float* out) {
+  if constexpr (kBf16) {
+    const hn::Half<hn::FixedTag<uint16_t, 8>> dh;
+    const hn::FixedTag<uint16_t, 8> d8;
+    const auto halves = hn::BitCast(d8, pairs);
+    hn::StoreU(hn::BitCast(f4, hn::ShiftLeft<16>(hn::PromoteTo(d4, hn::LowerHalf(dh, halves)))), f4, out);
+    hn::StoreU(hn::BitCast(f4, hn::ShiftLeft<16>(hn::PromoteTo(d4, hn::UpperHalf(dh, halves)))), f4, out + 4);
+  } else {
+    const auto widen4 = [](V4 half) HWY_ATTR {
+      const V4 magnitude = hn::ShiftLeft<13>(hn::And(half, hn::Set(d4, 0x7FFF)));
+      const V4 scaled = hn::BitCast(d4, hn::Mul(hn::BitCast(f4, magnitude), hn::Set(f4, 0x1p112f)));
+      const auto special = hn::Ge(hn::BitCast(f4, magnitude), hn::BitCast(f4, hn::Set(d4, 0x0F800000)));
+      const V4 sign = hn::ShiftLeft<16>(hn::And(half, hn::Set(d4, 0x8000)));
+      return hn::Or(hn::IfThenElse(hn::RebindMask(d4, special), hn::Or(magnitude, hn::Set(d4, 0x7F800000)), scaled), sign);
+    };
+    const V4 low = widen4(hn::And(pairs, hn::Set(d4, 0xFFFF))), high = widen4(hn::ShiftRight<16>(pairs));
+    hn::StoreU(hn::BitCast(f4, hn::InterleaveLower(d4, low, high)), f4, out);
+    hn::StoreU(hn::BitCast(f4, hn::InterleaveUpper(d4, low, high)), f4, out + 4);
+  }
+}
+
+template <bool kBf16>
+void transpose_pairs_type(const uint32_t* HWY_RESTRICT pairs, int64_t n, int64_t num_pairs, float* HWY_RESTRICT out) {
+  for (int64_t row = 0; row < n; row += 4) {
+    for (int64_t p = 0; p < num_pairs; p += 4) {
+      V4 r[4];
+      for (int64_t i = 0; i < 4; ++i) r[i] = p + i < num_pairs ? hn::LoadU(d4, pairs + (p + i) * 64 + row) : hn::Zero(d4);
+      transpose4(r[0], r[1], r[2], r[3]);
+      for (int64_t i = 0; i < 4; ++i) store_row<kBf16>(r[i], out + (row + i) * 64 + 2 * p);  // rows beyond n: the block has room
+    }
+  }
+}
+
+void transpose_pairs(bool is_bf16, const uint32_t* pairs, int64_t n, int64_t num_pairs, float* out) noexcept {
+  is_bf16 ? transpose_pairs_type<true>(pairs, n, num_pairs, out) : transpose_pairs_type<false>(pairs, n, num_pairs, out);
+}
+
+void transpose_f32(const float* HWY_RESTRICT panel, int64_t n, int64_t columns, float* HWY_RESTRICT out) noexcept {
+  const auto* from = reinterpret_cast<const uint32_t*>(panel);
+  for (int64_t row = 0; row < n; row += 4) {
+    for (int64_t k = 0; k < columns; k += 4) {
+      V4 r[4];
+      for (int64_t i = 0; i < 4; ++i) r[i] = k + i < columns ? hn::LoadU(d4, from + (k + i) * 32 + row) : hn::Zero(d4);
+      transpose4(r[0], r[1], r[2], r[3]);
+      for (int64_t i = 0; i < 4; ++i) hn::StoreU(hn::BitCast(f4, r[i]), f4, out + (row + i) * 64 + k);
+    }
+  }
+}
+
+void transpose_rows(const float* HWY_RESTRICT rows, int64_t row_stride, int64_t count, int64_t n, float* HWY_RESTRICT out) noexcept {
+  const auto* from = reinterpret_cast<const uint32_t*>(rows);
+  for (int64_t j = 0; j < count; j += 4) {
+    int64_t k = 0;
+    if (j + 4 <= count) {
+      for (; k + 4 <= n; k += 4) {
+        V4 r[4];
+        for (int64_t i = 0; i < 4; ++i) r[i] = hn::LoadU(d4, from + (j + i) * row_stride + k);
+        transpose4(r[0], r[1], r[2], r[3]);
+        for (int64_t i = 0; i < 4; ++i) hn::StoreU(hn::BitCast(f4, r[i]), f4, out + (k + i) * 64 + j);
+      }
+    }
+    for (; k < n; ++k) {
+      for (int64_t i = 0; i < 4; ++i) out[k * 64 + j + i] = j + i < count ? rows[(j + i) * row_stride + k] : 0.0f;
+    }
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------------------- epilogue
+
+template <int kSize>
+HWY_INLINE void finish_at(const float* c, float scale, const float* bias, const float* residual, float* y) {
+  const hn::CappedTag<float, kSize> d;
+  auto value = hn::LoadU(d, c);
+  if (scale != 1.0f) value = hn::Mul(value, hn::Set(d, scale));
+  if (bias != nullptr) value = hn::Add(value, hn::LoadU(d, bias));
+  if (residual != nullptr) value = hn::Add(value, hn::LoadU(d, residual));
+  hn::StoreU(value, d, y);
+}
+
+void finish(const float* c, int64_t c_stride, int64_t rows, int64_t n, float scale, const float* bias, const float* residual,
+            int64_t residual_stride, float* y, int64_t y_stride) noexcept {
+  for (int64_t i = 0; i < rows; ++i) {
+    int64_t j = 0;
+    for (; j + kLanes <= n; j += kLanes) {
+      finish_at<kLanes>(c + j, scale, bias == nullptr ? nullptr : bias + j, residual == nullptr ? nullptr : residual + j, y + j);
+    }
+    for (; j < n; ++j) {
+      finish_at<1>(c + j, scale, bias == nullptr ? nullptr : bias + j, residual == nullptr ? nullptr : residual + j, y + j);
+    }
+    c += c_stride;
+    y += y_stride;
+    if (residual != nullptr) residual += residual_stride;
+  }
+}
+
+constexpr GemmTable kGemmTable = {tile,           tile_transposed, panels,         panels_at_once, widen,
+                                  transpose_pairs, transpose_f32,  transpose_rows, finish};
+
+}  // namespace
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace graft {
+const GemmTable* gemm_simd() noexcept { return GRAFT_SIMD_TABLE(kGemmTable); }
+#if 1
+const DotTable* gemm_avx512bf16() noexcept { return nullptr; }
+const DotTable* gemm_amx() noexcept { return nullptr; }
+#endif
+}  // namespace graft
+#endif
