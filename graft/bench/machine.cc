@@ -1,0 +1,122 @@
+#include "graft/bench/machine.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+
+#include "graft/base/buffer.h"
+#include "graft/base/cpu.h"
+#include "graft/bench/machine_table.h"
+
+namespace graft {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr int kTries = 5;
+constexpr double kSeconds = 0.06;  // of a try: long enough for the clock to settle
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::atomic<float> kept;  // where results go, so that no loop is dropped
+
+// Most units of work per second that all threads reach together: run(units) on every thread, each thread once.
+template <typename F>
+double best_rate(ThreadPool& pool, int64_t start_units, F&& run) {
+  const int threads = pool.num_threads();
+  const auto once = [&](int64_t units) {
+    std::atomic<int> arrived = 0;
+    const auto start = Clock::now();
+    pool.parallel(threads, [&](int64_t, int) {
+      ++arrived;  // a thread waits for the others, so that no thread takes two shares
+      while (arrived.load() < threads) {
+      }
+      run(units);
+    });
+    return seconds_since(start);
+  };
+  int64_t units = start_units;
+  while (once(units) < kSeconds && units < (int64_t{1} << 40)) units *= 2;
+  double best = 0;
+  for (int i = 0; i < kTries; ++i) best = std::max(best, static_cast<double>(units) * threads / once(units));
+  return best;
+}
+
+float scalar_fma(int64_t rounds) {  // one chain of eight: a floor for CPUs without vector code here
+  float s[8] = {};
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (float& v : s) v = v * 0.999f + 0.001f;
+  }
+  return s[0] + s[1] + s[2] + s[3] + s[4] + s[5] + s[6] + s[7];
+}
+
+constexpr size_t kThreadBytes = size_t{192} << 20;  // read by each thread: beyond any shared cache's share
+
+}  // namespace
+
+double measure_fma_gflops(ThreadPool& pool) {
+  const MachineTable* table = machine_simd();
+  if (table == nullptr) return best_rate(pool, 1 << 16, [](int64_t n) { kept = scalar_fma(n); }) * 16 * 1e-9;
+  return best_rate(pool, 1 << 16, [&](int64_t n) { kept = table->fma(n); }) * table->fma_flops_per_round * 1e-9;
+}
+
+double measure_bf16_dot_gflops(ThreadPool& pool) {
+  const auto dot = machine_bf16_dot();
+  if (dot == nullptr || !cpu_has_bf16_dot()) return 0;
+  return best_rate(pool, 1 << 16, [&](int64_t n) { kept = dot(n); }) * kBf16DotFlopsPerRound * 1e-9;
+}
+
+double measure_read_gbps(ThreadPool& pool) {
+  const MachineTable* table = machine_simd();
+  const Buffer data(kThreadBytes * static_cast<size_t>(pool.num_threads()));
+  pool.parallel(pool.num_threads(), [&](int64_t i, int) { std::memset(data.data() + static_cast<size_t>(i) * kThreadBytes, 1, kThreadBytes); });
+  double best = 0;
+  for (int i = 0; i < kTries; ++i) {
+    const auto start = Clock::now();
+    pool.parallel(pool.num_threads(), [&](int64_t part, int) {
+      const auto* from = reinterpret_cast<const uint32_t*>(data.data() + static_cast<size_t>(part) * kThreadBytes);
+      uint32_t sum = 0;
+      if (table != nullptr) {
+        sum = table->read(from, static_cast<int64_t>(kThreadBytes / 4));
+      } else {
+        for (size_t j = 0; j < kThreadBytes / 4; ++j) sum ^= from[j];
+      }
+      kept = static_cast<float>(sum);
+    });
+    best = std::max(best, static_cast<double>(data.bytes()) / seconds_since(start));
+  }
+  return best * 1e-9;
+}
+
+double measure_copy_gbps(ThreadPool& pool) {
+  const size_t bytes = kThreadBytes / 2;
+  const Buffer from(bytes * static_cast<size_t>(pool.num_threads())), to(from.bytes());
+  double best = 0;
+  for (int i = 0; i < kTries + 1; ++i) {  // the first touches the pages
+    const auto start = Clock::now();
+    pool.parallel(pool.num_threads(), [&](int64_t part, int) {
+      std::memcpy(to.data() + static_cast<size_t>(part) * bytes, from.data() + static_cast<size_t>(part) * bytes, bytes);
+    });
+    if (i == 0) {
+      std::memset(from.data(), 1, from.bytes());  // real pages, not the shared zero page
+    } else {
+      best = std::max(best, 2 * static_cast<double>(from.bytes()) / seconds_since(start));
+    }
+  }
+  return best * 1e-9;
+}
+
+MachineReport measure_machine(ThreadPool& pool) {
+  MachineReport report;
+  report.cpu = cpu_model_name();
+  report.level = std::string(cpu_level_name(cpu_level()));
+  report.threads = pool.num_threads();
+  report.cores = usable_cores();
+  report.fma_gflops = measure_fma_gflops(pool);
+  report.bf16_dot_gflops = measure_bf16_dot_gflops(pool);
+  report.read_gbps = measure_read_gbps(pool);
+  report.copy_gbps = measure_copy_gbps(pool);
+  return report;
+}
+
+}  // namespace graft

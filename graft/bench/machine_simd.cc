@@ -1,0 +1,70 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "graft/bench/machine_simd.cc"
+#include "graft/kernels/simd.h"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#include "graft/bench/machine_table.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace graft::HWY_NAMESPACE {
+namespace {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr int kLanes = HWY_MAX_BYTES / 4;
+constexpr int kChains = 12;  // more than latency times ports on any CPU so far, and they fit 16 registers
+
+float fma(int64_t rounds) noexcept {
+  const hn::ScalableTag<float> d;
+  const auto x = hn::Set(d, 0.999f), y = hn::Set(d, 0.001f);
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0, s8 = s0, s9 = s0, s10 = s0, s11 = s0;
+  for (int64_t i = 0; i < rounds; ++i) {
+    s0 = hn::MulAdd(s0, x, y);
+    s1 = hn::MulAdd(s1, x, y);
+    s2 = hn::MulAdd(s2, x, y);
+    s3 = hn::MulAdd(s3, x, y);
+    s4 = hn::MulAdd(s4, x, y);
+    s5 = hn::MulAdd(s5, x, y);
+    s6 = hn::MulAdd(s6, x, y);
+    s7 = hn::MulAdd(s7, x, y);
+    s8 = hn::MulAdd(s8, x, y);
+    s9 = hn::MulAdd(s9, x, y);
+    s10 = hn::MulAdd(s10, x, y);
+    s11 = hn::MulAdd(s11, x, y);
+  }
+  const auto sum = hn::Add(hn::Add(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), hn::Add(hn::Add(s4, s5), hn::Add(s6, s7))),
+                           hn::Add(hn::Add(s8, s9), hn::Add(s10, s11)));
+  return hn::GetLane(sum);
+}
+
+uint32_t read(const uint32_t* data, int64_t count) noexcept {
+  const hn::ScalableTag<uint32_t> d;
+  const int64_t part = count / 8;  // eight streams
+  auto s0 = hn::Zero(d), s1 = s0;
+  for (int64_t i = 0; i < part; i += kLanes) {
+    s0 = hn::Xor(s0, hn::LoadU(d, data + i));
+    s1 = hn::Xor(s1, hn::LoadU(d, data + part + i));
+    s0 = hn::Xor(s0, hn::LoadU(d, data + 2 * part + i));
+    s1 = hn::Xor(s1, hn::LoadU(d, data + 3 * part + i));
+    s0 = hn::Xor(s0, hn::LoadU(d, data + 4 * part + i));
+    s1 = hn::Xor(s1, hn::LoadU(d, data + 5 * part + i));
+    s0 = hn::Xor(s0, hn::LoadU(d, data + 6 * part + i));
+    s1 = hn::Xor(s1, hn::LoadU(d, data + 7 * part + i));
+  }
+  return hn::GetLane(hn::Xor(s0, s1));
+}
+
+constexpr MachineTable kMachineTable = {fma, kChains * kLanes * 2, read};
+
+}  // namespace
+}  // namespace graft::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace graft {
+const MachineTable* machine_simd() noexcept { return GRAFT_SIMD_TABLE(kMachineTable); }
+#if !defined(__x86_64__)
+float (*machine_bf16_dot() noexcept)(int64_t) noexcept { return nullptr; }
+#endif
+}  // namespace graft
+#endif
