@@ -6,33 +6,16 @@
 #include "graft/kernels/ref.h"
 
 namespace graft {
-namespace {
-
-const AttentionTable& table() noexcept {
-  const AttentionTable* simd = attention_simd();
-  if (simd != nullptr) return *simd;
-  return pick_reference(attention_reference(), attention_fma());
-}
-
-}  // namespace
-
-const AttentionTable* attention_simd() noexcept { return nullptr; }
 
 template <>
 void attention<float>(Context& context, const AttentionArgs<float>& args) noexcept {
-  table().forward(context, args);
+  const AttentionForward simd = attention_simd();
+  (simd != nullptr ? simd : pick_reference(attention_reference(), attention_fma()).forward)(context, args);
 }
 template <>
 void attention_backward<float>(Context& context, const AttentionBackwardArgs<float>& args) noexcept {
-  table().backward(context, args);
-}
-
-ScratchNeed attention_scratch(int, int64_t, int64_t, int64_t head_dim, int64_t, int64_t) {
-  return {0, static_cast<size_t>(2 * head_dim) * sizeof(double)};
-}
-
-ScratchNeed attention_backward_scratch(int, int64_t num_heads, int64_t, int64_t head_dim, int64_t rows, int64_t) {
-  return {static_cast<size_t>(rows * num_heads) * sizeof(double), static_cast<size_t>(6 * head_dim) * sizeof(double)};
+  const AttentionBackward simd = attention_backward_simd();
+  (simd != nullptr ? simd : pick_reference(attention_reference(), attention_fma()).backward)(context, args);
 }
 
 // Copies only, so one version serves all: per block and head the 64 columns of a feature are written one after the other.

@@ -7,14 +7,20 @@
 
 namespace graft {
 
-// One implementation of the family in f32.
+using AttentionForward = void (*)(Context&, const AttentionArgs<float>&) noexcept;
+using AttentionBackward = void (*)(Context&, const AttentionBackwardArgs<float>&) noexcept;
+
+// The two builds of the scalar reference.
 struct AttentionTable {
-  void (*forward)(Context&, const AttentionArgs<float>&) noexcept;
-  void (*backward)(Context&, const AttentionBackwardArgs<float>&) noexcept;
+  AttentionForward forward;
+  AttentionBackward backward;
 };
 const AttentionTable& attention_reference() noexcept;  // attention_ref.cc
 const AttentionTable& attention_fma() noexcept;        // attention_fma.cc: the same source with the instruction
-const AttentionTable* attention_simd() noexcept;       // attention_simd.cc; null where the level in force has no vector version
+
+// The vector versions; null where the level in force has none.
+AttentionForward attention_simd() noexcept;            // attention_simd.cc
+AttentionBackward attention_backward_simd() noexcept;  // attention_backward_simd.cc
 
 // Boundaries of arithmetic (attention.h): keys of a block, keys of a span.
 constexpr int64_t kKeyBlock = 64, kKeySpan = 512;

@@ -1,0 +1,121 @@
+#include "graft/kernels/attention_plan.h"
+
+#include <algorithm>
+
+namespace graft {
+namespace {
+
+// Fewer tasks than this per thread are worth splitting.
+constexpr int64_t kTasksPerThread = 2;
+
+int64_t first_seen(int64_t window, int64_t position) { return window > 0 && position >= window ? position - window + 1 : 0; }
+
+template <typename Key>
+const AttentionPlanEntry& last_not_above(const AttentionPlan& plan, int64_t value, Key key) {
+  int64_t low = 0, high = plan.num_entries - 1;
+  while (low < high) {
+    const int64_t middle = (low + high + 1) / 2;
+    if (key(plan.entries[middle]) <= value) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return plan.entries[low];
+}
+
+size_t bytes_of_entries(int64_t rows) { return (static_cast<size_t>(rows) * sizeof(AttentionPlanEntry) + 63) / 64 * 64; }
+
+}  // namespace
+
+const AttentionPlanEntry& AttentionPlan::entry_of_task(int64_t task) const noexcept {
+  return last_not_above(*this, task, [](const AttentionPlanEntry& e) { return e.first_task; });
+}
+const AttentionPlanEntry& AttentionPlan::entry_of_merge(int64_t merge) const noexcept {
+  return last_not_above(*this, merge, [](const AttentionPlanEntry& e) { return e.first_merge; });
+}
+
+AttentionPlan plan_attention(Context& context, const AttentionArgs<float>& args) noexcept {
+  AttentionPlan plan;
+  auto* entries = context.shared<AttentionPlanEntry>();
+  int64_t rows = 0, tasks = 0;
+  bool any_rows = false;
+  for (size_t i = 0; i < args.sequences.size(); ++i) {
+    const AttentionSequence<float>& sequence = args.sequences[i];
+    if (sequence.num_rows == 0) continue;
+    AttentionPlanEntry e;
+    e.sequence = static_cast<int64_t>(i);
+    e.tile = sequence.num_rows >= kTileRows;
+    const int64_t last = sequence.position_begin + sequence.num_rows - 1;
+    e.first_block = sequence.position_begin / kKeyBlock;
+    e.num_blocks = last / kKeyBlock - e.first_block + 1;
+    e.first_span = first_seen(args.window, sequence.position_begin) / kKeySpan;
+    e.num_spans = last / kKeySpan - e.first_span + 1;
+    any_rows = any_rows || !e.tile;
+    tasks += e.tile ? e.num_blocks * args.num_heads : args.num_kv_heads;
+    rows += sequence.num_rows;
+    entries[plan.num_entries++] = e;
+  }
+  plan.entries = entries;
+  plan.split = any_rows && context.num_threads() > 1 && tasks < kTasksPerThread * context.num_threads();
+  plan.partials = reinterpret_cast<float*>(context.shared<std::byte>() + bytes_of_entries(rows));
+  int64_t partial = 0;
+  for (int64_t i = 0; i < plan.num_entries; ++i) {
+    AttentionPlanEntry& e = entries[i];
+    e.first_task = plan.num_tasks;
+    e.first_merge = plan.num_merges;
+    e.partial = partial;
+    if (e.tile) {
+      plan.num_tasks += e.num_blocks * args.num_heads;
+    } else if (!plan.split || e.num_spans == 1) {
+      plan.num_tasks += args.num_kv_heads;
+    } else {
+      plan.num_tasks += args.num_kv_heads * e.num_spans;
+      plan.num_merges += args.num_kv_heads;
+      partial += args.sequences[static_cast<size_t>(e.sequence)].num_rows * args.num_heads * e.num_spans * state_floats(args.head_dim);
+    }
+  }
+  return plan;
+}
+
+int64_t attention_worker_floats(int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) noexcept {
+  const int64_t block = kKeyBlock * padded_features(head_dim), group = num_heads / num_kv_heads;
+  const int64_t tile = 5 * block + kKeyBlock * kKeyBlock + 6 * kKeyBlock;
+  const int64_t rows = 2 * block + 2 * (kTileRows - 1) * group * state_floats(head_dim) + group * kKeyBlock + (group + 15) / 16 * 16;
+  return std::max(tile, rows);
+}
+
+int64_t attention_backward_worker_floats(int64_t head_dim) noexcept {
+  return 10 * kKeyBlock * padded_features(head_dim) + 2 * kKeyBlock * kKeyBlock;
+}
+
+bool attention_backward_by_head(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t num_sequences) noexcept {
+  return num_threads > 1 && num_heads > num_kv_heads && num_sequences * num_kv_heads < kTasksPerThread * num_threads;
+}
+
+ScratchNeed attention_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t rows, int64_t max_length) {
+  ScratchNeed need;
+  const size_t worker_floats = static_cast<size_t>(attention_worker_floats(num_heads, num_kv_heads, head_dim));
+  need.per_worker = std::max(worker_floats * sizeof(float), static_cast<size_t>(2 * head_dim) * sizeof(double));
+  need.shared = bytes_of_entries(rows);
+  if (num_threads > 1) {  // states of split decoding: few sequences of few rows
+    const int64_t most_sequences = (kTasksPerThread * num_threads + num_kv_heads - 1) / num_kv_heads;
+    const int64_t split_rows = std::min(rows, most_sequences * (kTileRows - 1)), spans = (max_length + kKeySpan - 1) / kKeySpan;
+    need.shared += static_cast<size_t>(split_rows * num_heads * spans * state_floats(head_dim)) * sizeof(float);
+  }
+  return need;
+}
+
+ScratchNeed attention_backward_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t rows, int64_t) {
+  ScratchNeed need;
+  const size_t worker_floats = static_cast<size_t>(attention_backward_worker_floats(head_dim));
+  need.per_worker = std::max(worker_floats * sizeof(float), static_cast<size_t>(6 * head_dim) * sizeof(double));
+  need.shared = static_cast<size_t>(rows * num_heads) * sizeof(double);
+  if (attention_backward_by_head(num_threads, num_heads, num_kv_heads, 1)) {
+    const size_t partials = static_cast<size_t>(rows * num_heads * (1 + 2 * padded_features(head_dim)) + 16) * sizeof(float);
+    need.shared = std::max(need.shared, partials);
+  }
+  return need;
+}
+
+}  // namespace graft
