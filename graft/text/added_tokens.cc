@@ -65,7 +65,8 @@ void AddedTokens::build(const Normalizer& normalizer, std::string_view where) {
         sought = text.text();
       }
       if (sought.size() > kMaxBytes) {
-        fail("{}: the added token '{}' has {} bytes, expected at most {}", where, printable(sought, 40), sought.size(), kMaxBytes);
+        fail("{}: the added token '{}' has {} bytes, expected at most {}", where, printable(sought, 40), sought.size(),
+             kMaxBytes);
       }
       if (!sought.empty()) tries_[token.normalized ? 1 : 0].insert(sought, static_cast<int32_t>(i));
     }
@@ -100,7 +101,8 @@ void AddedTokens::find(std::string_view text, bool normalized, bool parse_specia
       if (k >= text.size()) break;
       const auto byte = static_cast<uint8_t>(text[k]);
       const auto& children = trie.nodes[node].children;
-      const auto child = std::find_if(children.begin(), children.end(), [byte](const auto& c) { return c.first == byte; });
+      const auto child =
+          std::find_if(children.begin(), children.end(), [byte](const auto& c) { return c.first == byte; });
       if (child == children.end()) break;
       node = child->second;
     }

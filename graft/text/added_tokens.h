@@ -40,8 +40,8 @@ class AddedTokens {
   // Once all are there: the strings to look for, normalized where the token asks for it.
   void build(const Normalizer& normalizer, std::string_view where);
 
-  // Cuts valid UTF-8 into sections. `normalized`: the pass over normalized text. Without `parse_special` special tokens are
-  // text; so is one for which `refuse(begin, end)` holds.
+  // Cuts valid UTF-8 into sections. `normalized`: the pass over normalized text. Without `parse_special` special tokens
+  // are text; so is one for which `refuse(begin, end)` holds.
   using Refuse = std::function<bool(size_t, size_t)>;
   void find(std::string_view text, bool normalized, bool parse_special, std::vector<Section>& out,
             const Refuse& refuse = {}) const;

@@ -27,17 +27,35 @@ class AlignedText {
   uint32_t shift() const { return shift_; }  // where the piece began in the original text
   Span span(size_t byte) const;
   // The spans of the non-empty bytes [begin, end) together.
-  Span span(size_t begin, size_t end) const {
-    return {span(begin).begin, span(end - 1).end};
-  }
+  Span span(size_t begin, size_t end) const { return {span(begin).begin, span(end - 1).end}; }
 
-  void assign(std::string text, std::vector<Span> spans) {
-    owned_ = std::move(text);
-    spans_ = std::move(spans);
-    changed_ = true;
-  }
   void prepend(std::string_view prefix);  // not empty text only; the prefix stands for the first character
-  void apply(const std::vector<ChangedChar>& chars);
+  void append_spans(size_t begin, size_t end, std::vector<Span>& out) const;  // of whole characters
+
+  // Writes a new text from parts of the old one; finish() puts it in its place.
+  class Builder {
+   public:
+    explicit Builder(AlignedText& text) : text_(text) {
+      out_.reserve(text.text().size());
+      spans_.reserve(text.text().size());
+    }
+    size_t size() const { return out_.size(); }
+    void keep(size_t begin, size_t end) {
+      out_.append(text_.text().substr(begin, end - begin));
+      text_.append_spans(begin, end, spans_);
+    }
+    void put(std::string_view content, Span span) {
+      out_ += content;
+      spans_.resize(out_.size(), span);
+    }
+    void apply(size_t begin, size_t end, const std::vector<ChangedChar>& chars);  // what became of [begin, end)
+    void finish();
+
+   private:
+    AlignedText& text_;
+    std::string out_;
+    std::vector<Span> spans_;
+  };
 
  private:
   std::string_view view_;

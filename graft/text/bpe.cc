@@ -11,7 +11,7 @@
 namespace graft {
 namespace {
 
-constexpr std::string_view kSpaceMark = "\u2581";
+constexpr char32_t kSpaceMark = 0x2581;
 
 uint64_t mix(uint64_t x) {  // splitmix64's finalizer
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
@@ -41,9 +41,10 @@ size_t power_of_two(size_t least) {
   return size;
 }
 
-// Tokens of the words seen lately, per thread, so that no lock is needed. Words come again: most of a text is found here.
+// Tokens of the words seen lately, per thread, so that no lock is needed. Words come again: most of a text is found
+// here.
 struct WordCache {
-  static constexpr size_t kEntries = size_t{1} << 14, kMaxBytes = 24, kMaxTokens = 6;
+  static constexpr size_t kEntries = size_t{1} << 14, kMaxBytes = 32, kMaxTokens = 8;
   struct Entry {
     uint64_t hash = 0;
     uint8_t length = 0, count = 0;  // length 0: free
@@ -67,7 +68,8 @@ static_assert(WordCache::kEntries == size_t{1} << (64 - 50));
 }  // namespace
 
 Vocabulary Vocabulary::from_json(const JsonField& field) {
-  if (!field.value().is_object()) fail("{} is {}, expected an object of token: id", field.where(), json_kind(field.value()));
+  if (!field.value().is_object())
+    fail("{} is {}, expected an object of token: id", field.where(), json_kind(field.value()));
   const auto& object = field.value().get_ref<const Json::object_t&>();
   Vocabulary out;
   // A table is indexed by id, so an id may not be far beyond what the number of tokens explains.
@@ -76,7 +78,8 @@ Vocabulary Vocabulary::from_json(const JsonField& field) {
   size_t bytes = 0;
   for (const auto& [token, id] : object) {
     if (!id.is_number_integer() || (!id.is_number_unsigned() && id.get<int64_t>() < 0)) {
-      fail("{}: the id of '{}' is {}, expected an integer of 0 or more", field.where(), printable(token), json_kind(id));
+      fail("{}: the id of '{}' is {}, expected an integer of 0 or more", field.where(), printable(token),
+           json_kind(id));
     }
     if (id.get<uint64_t>() >= limit) {
       fail("{}: the id of '{}' is {}, far beyond the {} tokens there are", field.where(), printable(token),
@@ -93,7 +96,8 @@ Vocabulary Vocabulary::from_json(const JsonField& field) {
     const auto id = value.get<size_t>();
     Entry& entry = out.by_id_[id];
     if (entry.used) {
-      fail("{}: the tokens '{}' and '{}' both have the id {}", field.where(), printable(out.view(entry)), printable(token), id);
+      fail("{}: the tokens '{}' and '{}' both have the id {}", field.where(), printable(out.view(entry)),
+           printable(token), id);
     }
     entry = {static_cast<uint32_t>(out.text_.size()), static_cast<uint32_t>(token.size()), true};
     out.text_ += token;
@@ -129,8 +133,8 @@ Bpe::Bpe(const JsonField& model) : file_(model.file()) {
     unk_id_ = vocabulary_.find(unk_token_);
   }
   if (const auto dropout = model.find("dropout"); dropout && dropout->value() != 0) {
-    fail_hint("set it to null: ids must not depend on chance", "{} is {}, BPE dropout is not supported", dropout->where(),
-              json_kind(dropout->value()));
+    fail_hint("set it to null: ids must not depend on chance", "{} is {}, BPE dropout is not supported",
+              dropout->where(), json_kind(dropout->value()));
   }
 
   takes_bytes_ = prefix_.empty() && suffix_.empty();
@@ -151,6 +155,8 @@ Bpe::Bpe(const JsonField& model) : file_(model.file()) {
       char_ids_.emplace(c.code, static_cast<int32_t>(id));
     }
   }
+  const auto mark = char_ids_.find(kSpaceMark);
+  space_mark_id_ = mark == char_ids_.end() ? -1 : mark->second;
   read_merges(model.at("merges"));
   static std::atomic<uint64_t> models{0};
   serial_ = ++models;
@@ -180,11 +186,13 @@ void Bpe::read_merges(const JsonField& field) {
   merge_shift_ = 64;
   for (size_t s = size; s > 1; s /= 2) --merge_shift_;
 
-  splits_at_words_ = !ignore_merges_ && prefix_.empty() && suffix_.empty() && vocabulary_.find(kSpaceMark) >= 0;
+  cuts_ = !ignore_merges_ && prefix_.empty() && suffix_.empty();
   std::string joined;
   for (size_t i = 0; i < count; ++i) {
     const Json& merge = field.value()[i];
-    const auto refuse = [&](std::string_view what) { fail("{}[{}] is {}, {}", field.where(), i, json_kind(merge), what); };
+    const auto refuse = [&](std::string_view what) {
+      fail("{}[{}] is {}, {}", field.where(), i, json_kind(merge), what);
+    };
     std::string_view left, right;
     if (merge.is_string()) {
       const std::string_view text = merge.get_ref<const std::string&>();
@@ -209,12 +217,21 @@ void Bpe::read_merges(const JsonField& field) {
       return id;
     };
     const int32_t left_id = id_of(left, "token"), right_id = id_of(right, "token");
-    if (left.empty() || right.empty() || right.size() < prefix_.size()) refuse("expected two tokens that are not empty");
+    if (left.empty() || right.empty() || right.size() < prefix_.size())
+      refuse("expected two tokens that are not empty");
     joined = left;
     joined += right.substr(prefix_.size());
     add_merge(left_id, right_id, static_cast<uint32_t>(i), id_of(joined, "result"));
-    if (right.starts_with(kSpaceMark) && !left.ends_with(kSpaceMark)) splits_at_words_ = false;
+    const size_t last = joint_char(decode_utf8(left, previous_char(left, left.size())).code);
+    const size_t next = joint_char(decode_utf8(right, 0).code);
+    if (last < kJointChars && next < kJointChars) joints_[last][next] = true;
   }
+}
+
+// Row or column of joints_; kJointChars for a character next to which nothing is cut, among them those without a token.
+size_t Bpe::joint_char(char32_t code) const {
+  if (code < 128) return ascii_ids_[code] >= 0 ? code : kJointChars;
+  return code == kSpaceMark && space_mark_id_ >= 0 ? 128 : kJointChars;
 }
 
 int32_t Bpe::char_id(char32_t code, std::string_view text, bool first, bool last) const {
@@ -246,11 +263,13 @@ void Bpe::first_symbols(std::string_view word, bool bytes, std::vector<Symbol>& 
     if (id >= 0) {
       flush();
       out.push_back({id, c.length});
-    } else if (byte_fallback_ && std::all_of(text.begin(), text.end(), [&](char b) { return fallback_ids_[static_cast<uint8_t>(b)] >= 0; })) {
+    } else if (byte_fallback_ && std::all_of(text.begin(), text.end(),
+                                             [&](char b) { return fallback_ids_[static_cast<uint8_t>(b)] >= 0; })) {
       // A waiting unk token comes after these bytes: the reference does not flush it here.
       for (const char b : text) out.push_back({fallback_ids_[static_cast<uint8_t>(b)], 1});
     } else if (has_unk_) {
-      if (unk_id_ < 0) fail("{}: model.unk_token '{}' is not in the vocabulary, and a text needs it", file_, printable(unk_token_));
+      if (unk_id_ < 0)
+        fail("{}: model.unk_token '{}' is not in the vocabulary, and a text needs it", file_, printable(unk_token_));
       if (!fuse_unk_) flush();
       unknown += c.length;
     }  // without an unk token the reference drops the character
@@ -260,16 +279,18 @@ void Bpe::first_symbols(std::string_view word, bool bytes, std::vector<Symbol>& 
 }
 
 void Bpe::encode(std::string_view piece, bool bytes, std::vector<Symbol>& out) const {
-  if (bytes || !splits_at_words_) return encode_word(piece, bytes, out);
-  // No merge reaches over the start of a row of ▁, so words can be looked up one by one.
-  size_t begin = 0;
+  if (bytes || !cuts_) return encode_word(piece, bytes, out);
+  // Between two characters that no merge joins the piece falls apart; its parts are words that come again.
+  size_t begin = 0, previous = kJointChars;
   for (size_t i = 0; i < piece.size();) {
-    const size_t mark = piece.find(kSpaceMark, i);
-    if (mark == std::string_view::npos) break;
-    if (mark > begin) encode_word(piece.substr(begin, mark - begin), false, out);
-    begin = mark;
-    i = mark;
-    while (piece.substr(i, kSpaceMark.size()) == kSpaceMark) i += kSpaceMark.size();
+    const DecodedChar c = decode_utf8(piece, i);
+    const size_t next = joint_char(c.code);
+    if (previous < kJointChars && next < kJointChars && !joints_[previous][next]) {
+      encode_word(piece.substr(begin, i - begin), false, out);
+      begin = i;
+    }
+    previous = next;
+    i += c.length;
   }
   if (begin < piece.size()) encode_word(piece.substr(begin), false, out);
 }
@@ -370,11 +391,13 @@ void Bpe::merge_many(std::vector<Symbol>& symbols, size_t from) const {
   for (size_t i = 0; i < count; ++i) {
     nodes[i] = {static_cast<int32_t>(i) - 1, i + 1 < count ? static_cast<int32_t>(i + 1) : -1};
     if (i + 1 == count) break;
-    if (const Merge* merge = merge_of(s[i].id, s[i + 1].id)) candidates.push_back({merge->rank, static_cast<uint32_t>(i), merge->result});
+    if (const Merge* merge = merge_of(s[i].id, s[i + 1].id))
+      candidates.push_back({merge->rank, static_cast<uint32_t>(i), merge->result});
   }
   std::priority_queue<Candidate> queue(std::less<Candidate>(), std::move(candidates));
   const auto look = [&](int32_t left, int32_t right) {
-    if (const Merge* merge = merge_of(s[left].id, s[right].id)) queue.push({merge->rank, static_cast<uint32_t>(left), merge->result});
+    if (const Merge* merge = merge_of(s[left].id, s[right].id))
+      queue.push({merge->rank, static_cast<uint32_t>(left), merge->result});
   };
   while (!queue.empty()) {
     const Candidate top = queue.top();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -15,7 +16,8 @@ namespace graft {
 // Token strings by id and ids by string. Ids may have gaps, but not wide ones.
 class Vocabulary {
  public:
-  // {"token": id, …}. Throws Error for ids that are not integers, negative, given twice or far beyond the number of tokens.
+  // {"token": id, …}. Throws Error for ids that are not integers, negative, given twice or far beyond the number of
+  // tokens.
   static Vocabulary from_json(const JsonField& field);
 
   int32_t find(std::string_view token) const;  // -1 if absent
@@ -65,6 +67,7 @@ class Bpe {
   void encode_word(std::string_view word, bool bytes, std::vector<Symbol>& out) const;
   void encode_uncached(std::string_view word, bool bytes, std::vector<Symbol>& out) const;
   void first_symbols(std::string_view word, bool bytes, std::vector<Symbol>& out) const;
+  size_t joint_char(char32_t code) const;
   int32_t char_id(char32_t code, std::string_view text, bool first, bool last) const;
   void merge_few(std::vector<Symbol>& symbols, size_t from) const;
   void merge_many(std::vector<Symbol>& symbols, size_t from) const;
@@ -75,8 +78,12 @@ class Bpe {
   std::string file_, unk_token_, prefix_, suffix_;
   bool has_unk_ = false, fuse_unk_ = false, byte_fallback_ = false, ignore_merges_ = false;
   bool takes_bytes_ = false;
-  bool splits_at_words_ = false;  // no merge joins what stands before a ▁ to it
-  int32_t unk_id_ = -1;
+  bool cuts_ = false;  // pieces of characters may be cut where no merge joins
+  // Whether a merge joins a token that ends in one character to one that begins with another: ASCII, and ▁ as number
+  // 128.
+  static constexpr size_t kJointChars = 129;
+  std::array<std::array<bool, kJointChars>, kJointChars> joints_{};
+  int32_t unk_id_ = -1, space_mark_id_ = -1;
   uint64_t serial_ = 0;  // names this model in the threads' caches
   std::array<int32_t, 256> byte_ids_{}, fallback_ids_{};
   std::array<int32_t, 128> ascii_ids_{};

@@ -37,9 +37,7 @@ class JsonField {
     if (!found) fail("{}: '{}' is missing", where(), key);
     return *found;
   }
-  JsonField element(size_t i) const {
-    return JsonField(&(*value_)[i], file_, fmt::format("{}[{}]", path_, i));
-  }
+  JsonField element(size_t i) const { return JsonField(&(*value_)[i], file_, fmt::format("{}[{}]", path_, i)); }
   size_t array_size() const {
     if (!value_->is_array()) fail("{} is {}, expected an array", label(), json_kind(*value_));
     return value_->size();

@@ -32,17 +32,13 @@ const ByteTable& byte_table() {
 template <typename Keep>
 void filter(AlignedText& text, Keep&& keep) {
   const std::string_view old = text.text();
-  std::string out;
-  std::vector<Span> spans;
+  AlignedText::Builder out(text);
   for (size_t i = 0; i < old.size();) {
     const DecodedChar c = decode_utf8(old, i);
-    if (keep(c.code)) {
-      out.append(old.substr(i, c.length));
-      spans.resize(out.size(), text.span(i));
-    }
+    if (keep(c.code)) out.keep(i, i + c.length);
     i += c.length;
   }
-  if (out.size() != old.size()) text.assign(std::move(out), std::move(spans));
+  out.finish();
 }
 
 void strip(AlignedText& text, bool left, bool right) {
@@ -59,25 +55,43 @@ void strip(AlignedText& text, bool left, bool right) {
     end = at;
   }
   if (begin == 0 && end == old.size()) return;
-  std::vector<Span> spans;
-  for (size_t i = begin; i < end; ++i) spans.push_back(text.span(i));
-  text.assign(std::string(old.substr(begin, end - begin)), std::move(spans));
+  AlignedText::Builder out(text);
+  out.keep(begin, end);
+  out.finish();
 }
 
 void lowercase(AlignedText& text) {
   const std::string_view old = text.text();
-  std::string out;
-  std::vector<Span> spans;
+  AlignedText::Builder out(text);
   std::vector<char32_t> lower;
+  std::string written;
   for (size_t i = 0; i < old.size();) {
     const DecodedChar c = decode_utf8(old, i);
     lower.clear();
+    written.clear();
     append_lowercase(lower, c.code);
-    for (const char32_t code : lower) append_utf8(out, code);
-    spans.resize(out.size(), text.span(i));
+    for (const char32_t code : lower) append_utf8(written, code);
+    out.put(written, text.span(i));
     i += c.length;
   }
-  text.assign(std::move(out), std::move(spans));
+  out.finish();
+}
+
+// Only the parts that may change are decomposed and composed: in most texts a few characters, or none.
+void normalize_form(AlignedText& text, NormalForm form) {
+  const std::string_view old = text.text();
+  UnstableRun run = find_unstable(old, 0, form);
+  if (run.begin == run.end) return;
+  AlignedText::Builder out(text);
+  size_t kept = 0;
+  while (run.begin < run.end) {
+    out.keep(kept, run.begin);
+    out.apply(run.begin, run.end, normalize_unicode(old.substr(run.begin, run.end - run.begin), form));
+    kept = run.end;
+    run = find_unstable(old, kept, form);
+  }
+  out.keep(kept, old.size());
+  out.finish();
 }
 
 }  // namespace
@@ -88,15 +102,9 @@ int byte_level_byte(char32_t code) { return code < 0x180 ? byte_table().bytes[co
 
 void to_byte_level(AlignedText& text) {
   const std::string_view old = text.text();
-  std::string out;
-  std::vector<Span> spans;
-  out.reserve(old.size() + old.size() / 4);
-  spans.reserve(old.size() + old.size() / 4);
-  for (size_t i = 0; i < old.size(); ++i) {
-    out += byte_level_char(static_cast<uint8_t>(old[i]));
-    spans.resize(out.size(), text.span(i));
-  }
-  text.assign(std::move(out), std::move(spans));
+  AlignedText::Builder out(text);
+  for (size_t i = 0; i < old.size(); ++i) out.put(byte_level_char(static_cast<uint8_t>(old[i])), text.span(i));
+  out.finish();
 }
 
 void replace_matches(AlignedText& text, const Pattern& pattern, std::string_view content, size_t max_bytes,
@@ -105,24 +113,19 @@ void replace_matches(AlignedText& text, const Pattern& pattern, std::string_view
   std::vector<Match> matches;
   pattern.find(old, matches);
   if (matches.empty() || (matches.size() == 1 && !matches[0].matched)) return;
-  std::string out;
-  std::vector<Span> spans;
-  out.reserve(old.size());
-  spans.reserve(old.size());
+  AlignedText::Builder out(text);
   for (const Match& match : matches) {
     if (match.matched) {
-      out += content;
       // What replaces stands for the end of what it replaced.
-      spans.resize(out.size(), match.end > 0 ? text.span(match.end - 1) : Span{text.shift(), text.shift()});
+      out.put(content, match.end > 0 ? text.span(match.end - 1) : Span{text.shift(), text.shift()});
     } else {
-      out.append(old.substr(match.begin, match.end - match.begin));
-      for (size_t i = match.begin; i < match.end; ++i) spans.push_back(text.span(i));
+      out.keep(match.begin, match.end);
     }
     if (out.size() > max_bytes) {
       fail("{}: the normalizer makes more than {} bytes of a text; no published tokenizer does that", where, max_bytes);
     }
   }
-  text.assign(std::move(out), std::move(spans));
+  out.finish();
 }
 
 struct Normalizer::Step {
@@ -142,9 +145,7 @@ void Normalizer::add(const JsonField& field) {
   const std::string type = field.type();
   const auto step = [&](auto run) { steps_.push_back(std::make_unique<Step>(Step{std::move(run)})); };
   const auto unicode = [&](NormalForm form) {
-    step([form](AlignedText& text, bool, size_t) {
-      if (!surely_normalized(text.text(), form)) text.apply(normalize_unicode(text.text(), form));
-    });
+    step([form](AlignedText& text, bool, size_t) { normalize_form(text, form); });
   };
   if (type == "Sequence") {
     const JsonField list = field.at("normalizers");
@@ -163,9 +164,9 @@ void Normalizer::add(const JsonField& field) {
     });
   } else if (type == "Replace") {
     auto pattern = std::make_shared<Pattern>(Pattern::from_json(field.at("pattern")));
-    step([pattern, content = field.at("content").as_string(), where = field.where()](AlignedText& text, bool, size_t max_bytes) {
-      replace_matches(text, *pattern, content, max_bytes, where);
-    });
+    step(
+        [pattern, content = field.at("content").as_string(), where = field.where()](
+            AlignedText& text, bool, size_t max_bytes) { replace_matches(text, *pattern, content, max_bytes, where); });
   } else if (type == "Lowercase") {
     step([](AlignedText& text, bool, size_t) { lowercase(text); });
   } else if (type == "Strip") {
@@ -178,8 +179,9 @@ void Normalizer::add(const JsonField& field) {
   } else if (type == "ByteLevel") {
     step([](AlignedText& text, bool, size_t) { to_byte_level(text); });
   } else {
-    fail_hint("graft reads NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, StripAccents, ByteLevel and Sequence",
-              "{}: normalizer type '{}' is not supported", field.where(), printable(type));
+    fail_hint(
+        "graft reads NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, StripAccents, ByteLevel and Sequence",
+        "{}: normalizer type '{}' is not supported", field.where(), printable(type));
   }
 }
 
@@ -190,7 +192,8 @@ void Normalizer::normalize(AlignedText& text, bool skip_prefix) const {
   for (const auto& step : steps_) {
     step->run(text, skip_prefix, max_bytes);
     if (text.text().size() > max_bytes) {
-      fail("a normalizer of tokenizer.json makes more than {} bytes of a text; no published tokenizer does that", max_bytes);
+      fail("a normalizer of tokenizer.json makes more than {} bytes of a text; no published tokenizer does that",
+           max_bytes);
     }
   }
 }

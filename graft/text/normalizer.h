@@ -9,8 +9,8 @@
 
 namespace graft {
 
-// The "normalizer" of a tokenizer.json: NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, StripAccents, ByteLevel
-// and Sequences of them. Alignments follow the Hugging Face crate `tokenizers`.
+// The "normalizer" of a tokenizer.json: NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, StripAccents,
+// ByteLevel and Sequences of them. Alignments follow the Hugging Face crate `tokenizers`.
 class Normalizer {
  public:
   struct Step;

@@ -7,8 +7,8 @@
 namespace graft {
 namespace {
 
-// Takes the spaces of a byte-level token out of its offsets. `add_prefix_space`: the first token's space was put there by
-// the pre-tokenizer and stands for nothing.
+// Takes the spaces of a byte-level token out of its offsets. `add_prefix_space`: the first token's space was put there
+// by the pre-tokenizer and stands for nothing.
 void trim_offsets(Encoding& encoding, bool add_prefix_space, const PostProcessor::TokenOfId& token_of_id) {
   constexpr std::string_view kSpace = "\u0120";  // the byte-level character of a space
   for (size_t i = 0; i < encoding.ids.size(); ++i) {
@@ -64,7 +64,8 @@ std::vector<Part> read_template(const JsonField& field, const std::optional<Json
       const std::string& id = sequence->at("id").as_string();
       if (id != "A" && id != "B") fail("{}.id is '{}', expected A or B", sequence->where(), printable(id));
       part.text = id == "A" ? 0 : 1;
-      if (const auto type = sequence->find("type_id")) part.type_id = static_cast<int32_t>(type->as_integer(0, 1 << 20));
+      if (const auto type = sequence->find("type_id"))
+        part.type_id = static_cast<int32_t>(type->as_integer(0, 1 << 20));
     } else if (const auto token = element.find("SpecialToken")) {
       const std::string& name = token->at("id").as_string();
       if (const auto type = token->find("type_id")) part.type_id = static_cast<int32_t>(type->as_integer(0, 1 << 20));
@@ -154,7 +155,8 @@ void PostProcessor::check_ids(const TokenOfId& token_of_id, std::string_view whe
     for (const auto* parts : {&step->single, &step->pair}) {
       for (const Part& part : *parts) {
         for (const int32_t id : part.ids) {
-          if (!token_of_id(id)) fail("{}: post_processor adds the token id {}, which is not in the vocabulary", where, id);
+          if (!token_of_id(id))
+            fail("{}: post_processor adds the token id {}, which is not in the vocabulary", where, id);
         }
       }
     }

@@ -27,8 +27,11 @@ void apply_behavior(Behavior behavior, std::vector<Match>& matches) {
   size_t count = 0;
   bool previous = false;
   switch (behavior) {
-    case Behavior::kIsolated: return;
-    case Behavior::kRemoved: std::erase_if(matches, [](const Match& m) { return m.matched; }); return;
+    case Behavior::kIsolated:
+      return;
+    case Behavior::kRemoved:
+      std::erase_if(matches, [](const Match& m) { return m.matched; });
+      return;
     case Behavior::kContiguous:
     case Behavior::kMergedWithPrevious:
       for (const Match& m : std::vector<Match>(matches)) {
@@ -77,7 +80,8 @@ void find_chars(std::string_view text, std::vector<Match>& out, Predicate&& is_m
 }
 
 bool is_ascii_sign(char32_t code) {
-  return (code >= 33 && code <= 47) || (code >= 58 && code <= 64) || (code >= 91 && code <= 96) || (code >= 123 && code <= 126);
+  return (code >= 33 && code <= 47) || (code >= 58 && code <= 64) || (code >= 91 && code <= 96) ||
+         (code >= 123 && code <= 126);
 }
 bool is_punctuation(char32_t code) { return is_ascii_sign(code) || (char_class(code) & kCharPunctuation) != 0; }
 
@@ -224,7 +228,8 @@ bool PreTokenizer::ends_in_byte_level() const {
   return std::count_if(steps_.begin(), steps_.end(), [](const auto& step) { return step->byte_level; }) == 1;
 }
 
-void PreTokenizer::split(std::vector<Piece>& pieces, std::deque<AlignedText>& arena, bool skip_prefix, bool keep_bytes) const {
+void PreTokenizer::split(std::vector<Piece>& pieces, std::deque<AlignedText>& arena, bool skip_prefix,
+                         bool keep_bytes) const {
   std::vector<Piece> next;
   std::vector<Match> matches;
   for (const auto& step : steps_) {

@@ -10,8 +10,8 @@
 
 namespace graft {
 
-// The "pre_tokenizer" of a tokenizer.json: ByteLevel, Split, Metaspace, Digits, Punctuation, Whitespace, WhitespaceSplit,
-// BertPreTokenizer, CharDelimiterSplit and Sequences of them.
+// The "pre_tokenizer" of a tokenizer.json: ByteLevel, Split, Metaspace, Digits, Punctuation, Whitespace,
+// WhitespaceSplit, BertPreTokenizer, CharDelimiterSplit and Sequences of them.
 class PreTokenizer {
  public:
   struct Step;
@@ -22,11 +22,13 @@ class PreTokenizer {
   PreTokenizer& operator=(PreTokenizer&&) noexcept;
   ~PreTokenizer();
 
-  // The last step, and only that one, writes bytes as visible characters: the model may take the bytes themselves instead.
+  // The last step, and only that one, writes bytes as visible characters: the model may take the bytes themselves
+  // instead.
   bool ends_in_byte_level() const;
 
   // Cuts the pieces further. New texts go to `arena`, which must outlive the pieces. `skip_prefix`: the first piece
-  // continues a text, so no prefix space is put before it. `keep_bytes`: the final ByteLevel cuts, but does not rewrite.
+  // continues a text, so no prefix space is put before it. `keep_bytes`: the final ByteLevel cuts, but does not
+  // rewrite.
   void split(std::vector<Piece>& pieces, std::deque<AlignedText>& arena, bool skip_prefix, bool keep_bytes) const;
 
  private:

@@ -17,7 +17,8 @@ constexpr std::string_view kSpaces =
     "\\t-\\r\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}";
 // Alphabetic, marks, decimal digits, connectors. PCRE2's \w lacks marks and takes all numbers.
 constexpr std::string_view kWord =
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{"
+    "1F189}";
 constexpr std::string_view kHex = "0-9A-Fa-f";
 
 constexpr std::pair<std::string_view, std::string_view> kLongNames[] = {
@@ -112,11 +113,21 @@ class Translator {
     const char c = pattern_[at_ + 1];
     at_ += 2;
     switch (c) {
-      case 's': set(kSpaces, false); return;
-      case 'w': set(kWord, false); return;
-      case 'W': set(kWord, true); return;
-      case 'h': set(kHex, false); return;
-      case 'H': set(kHex, true); return;
+      case 's':
+        set(kSpaces, false);
+        return;
+      case 'w':
+        set(kWord, false);
+        return;
+      case 'W':
+        set(kWord, true);
+        return;
+      case 'h':
+        set(kHex, false);
+        return;
+      case 'H':
+        set(kHex, true);
+        return;
       case 'S':
         if (in_class_) {
           out_ += "\\S";  // but for U+180E the same
@@ -126,7 +137,9 @@ class Translator {
         return;
       case 'u': {
         size_t digits = 0;
-        while (digits < 4 && at_ + digits < pattern_.size() && std::isxdigit(static_cast<uint8_t>(pattern_[at_ + digits]))) ++digits;
+        while (digits < 4 && at_ + digits < pattern_.size() &&
+               std::isxdigit(static_cast<uint8_t>(pattern_[at_ + digits])))
+          ++digits;
         if (digits != 4) refuse("\\u without four hexadecimal digits");
         out_ += "\\x{" + std::string(pattern_.substr(at_, 4)) + "}";
         at_ += 4;
@@ -172,7 +185,8 @@ class Translator {
       in_class_ = false;
     } else if (c == '[') {
       const size_t close = pattern_.find(":]", at_);
-      if (at_ + 1 >= pattern_.size() || pattern_[at_ + 1] != ':' || close == std::string_view::npos) refuse("a class inside a class");
+      if (at_ + 1 >= pattern_.size() || pattern_[at_ + 1] != ':' || close == std::string_view::npos)
+        refuse("a class inside a class");
       out_ += pattern_.substr(at_, close + 2 - at_);
       at_ = close + 2;
       return;
@@ -265,7 +279,8 @@ struct Regex::Impl {
 
 Regex::Regex(std::string_view pattern, std::string_view where) : impl_(std::make_unique<Impl>()) {
   constexpr size_t kMaxBytes = 64 << 10;
-  if (pattern.size() > kMaxBytes) fail("{}: a regex of {} bytes, expected at most {}", where, pattern.size(), kMaxBytes);
+  if (pattern.size() > kMaxBytes)
+    fail("{}: a regex of {} bytes, expected at most {}", where, pattern.size(), kMaxBytes);
   impl_->pattern = pattern;
   impl_->where = where;
   const std::string translated = oniguruma_to_pcre2(pattern, where);
@@ -278,10 +293,12 @@ Regex::Regex(std::string_view pattern, std::string_view where) : impl_(std::make
     pcre2_set_parens_nest_limit(context.get(), 100);
   }
   // Oniguruma's ^ and $ always stand for lines.
-  impl_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                              PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context.get());
+  impl_->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context.get());
   if (impl_->code == nullptr) {
-    fail("{}: the regex '{}' does not compile: {} (at byte {})", where, printable(pattern), pcre2_message(error), offset);
+    fail("{}: the regex '{}' does not compile: {} (at byte {})", where, printable(pattern), pcre2_message(error),
+         offset);
   }
   pcre2_jit_compile(impl_->code, PCRE2_JIT_COMPLETE);  // without it pcre2_match interprets
 }
@@ -296,7 +313,8 @@ void Regex::find(std::string_view text, std::vector<Match>& out) const {
   size_t covered = 0, from = 0;
   bool any = false;
   while (from <= text.size()) {
-    const int count = pcre2_match(impl_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, workspace.data, workspace.context);
+    const int count =
+        pcre2_match(impl_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, workspace.data, workspace.context);
     if (count == PCRE2_ERROR_NOMATCH) break;
     if (count < 0) {
       fail_hint("the pattern is not one of a published model, or the text is unlike any text; check the file",

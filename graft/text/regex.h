@@ -15,7 +15,8 @@ struct Match {
   bool matched;
 };
 
-// A pattern of a tokenizer.json, written for Oniguruma, run by PCRE2 (JIT where there is one). What the two read differently
+// A pattern of a tokenizer.json, written for Oniguruma, run by PCRE2 (JIT where there is one). What the two read
+// differently
 // (\s, \w, \h, ^ and $, {,n}, …) is rewritten; what cannot be is refused when compiling. Immutable; safe to share.
 class Regex {
  public:

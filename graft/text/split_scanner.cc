@@ -10,8 +10,10 @@ struct Char {
   uint32_t length;  // 0 at the end of the text
   char32_t code;
 };
-Char char_at(std::string_view text, size_t i) {
+inline Char char_at(std::string_view text, size_t i) {
   if (i >= text.size()) return {0, 0, 0};
+  const auto lead = static_cast<uint8_t>(text[i]);
+  if (lead < 0x80) return {kAsciiClasses[lead], 1, lead};
   const DecodedChar c = decode_utf8(text, i);
   return {char_class(c.code), c.length, c.code};
 }
@@ -52,7 +54,8 @@ void SplitScanner::find(std::string_view text, std::vector<Match>& out) const {
 size_t SplitScanner::match_end(std::string_view text, size_t i) const {
   const Char first = char_at(text, i);
   if (first.code == '\'') {
-    if (const size_t length = contraction(text, i, contractions == Contractions::kAnyCase); length > 0) return i + length;
+    if (const size_t length = contraction(text, i, contractions == Contractions::kAnyCase); length > 0)
+      return i + length;
   }
   const auto run = [&](size_t at, auto&& member) {
     for (Char c = char_at(text, at); c.length > 0 && member(c); c = char_at(text, at)) at += c.length;
@@ -74,7 +77,8 @@ size_t SplitScanner::match_end(std::string_view text, size_t i) const {
     if (is_sign(c)) return run(from, is_sign);
   } else {
     // [^\r\n\p{L}\p{N}]?\p{L}+
-    if ((first.bits & (kCharLetter | kCharNumber)) == 0 && !is_newline(first.code) && in_word(second)) return run(next, in_word);
+    if ((first.bits & (kCharLetter | kCharNumber)) == 0 && !is_newline(first.code) && in_word(second))
+      return run(next, in_word);
     if (in_word(first)) return run(i, in_word);
     if (is_number(first)) {
       size_t end = next;

@@ -8,7 +8,8 @@
 
 namespace graft {
 
-// The split patterns of Qwen, Llama-3 and GPT-2 without a regex engine: one pass, every character classified once or twice.
+// The split patterns of Qwen, Llama-3 and GPT-2 without a regex engine: one pass, every character classified once or
+// twice.
 struct SplitScanner {
   enum class Contractions { kExact, kAnyCase };  // 's 't 're 've 'm 'll 'd
   Contractions contractions = Contractions::kAnyCase;

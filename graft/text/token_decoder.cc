@@ -90,7 +90,8 @@ void replace(Tokens& tokens, const Pattern& pattern, std::string_view content, s
     for (const Match& m : matches) {
       out += m.matched ? content : std::string_view(token).substr(m.begin, m.end - m.begin);
       if (total + out.size() > max_bytes) {
-        fail("a decoder of tokenizer.json makes more than {} bytes of a text; no published tokenizer does that", max_bytes);
+        fail("a decoder of tokenizer.json makes more than {} bytes of a text; no published tokenizer does that",
+             max_bytes);
       }
     }
     total += out.size();
@@ -166,9 +167,8 @@ void TokenDecoder::add(const JsonField& field) {
     const int64_t start = field.at("start").as_integer(0, INT32_MAX), stop = field.at("stop").as_integer(0, INT32_MAX);
     step([=](Tokens& tokens, size_t) { strip(tokens, content, start, stop); });
   } else if (type == "Metaspace") {
-    step([mark = read_replacement(field), drops = read_prepend_scheme(field) != PrependScheme::kNever](Tokens& tokens, size_t) {
-      decode_metaspace(tokens, mark, drops);
-    });
+    step([mark = read_replacement(field), drops = read_prepend_scheme(field) != PrependScheme::kNever](
+             Tokens& tokens, size_t) { decode_metaspace(tokens, mark, drops); });
   } else if (type == "BPEDecoder") {
     const std::string suffix = field.string_or("suffix", "</w>");
     if (suffix.empty()) fail("{}: suffix is empty, expected at least one character", field.where());

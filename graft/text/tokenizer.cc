@@ -100,14 +100,16 @@ void Tokenizer::Impl::add_token(AddedToken token, const std::string& where) {
   }
   const int32_t known = model->vocabulary().find(token.content);
   if (known >= 0 && known != token.id) {
-    log_warning("{}: '{}' has the id {}, the vocabulary says {}, which is used", where, printable(token.content), token.id, known);
+    log_warning("{}: '{}' has the id {}, the vocabulary says {}, which is used", where, printable(token.content),
+                token.id, known);
     token.id = known;
   }
   if (const AddedToken* same = added.by_content(token.content); same != nullptr && same->id != token.id) {
     fail("{}: '{}' occurs twice, with the ids {} and {}", where, printable(token.content), same->id, token.id);
   }
   if (const auto other = this->token(token.id); other && *other != token.content) {
-    fail("{}: the tokens '{}' and '{}' both have the id {}", where, printable(*other), printable(token.content), token.id);
+    fail("{}: the tokens '{}' and '{}' both have the id {}", where, printable(*other), printable(token.content),
+         token.id);
   }
   max_id = std::max(max_id, token.id);
   added.add(std::move(token));
@@ -189,7 +191,8 @@ void Tokenizer::Impl::encode_section(std::string_view original, size_t begin, co
   }
 }
 
-void Tokenizer::Impl::encode_pieces(AlignedText& text, size_t begin, size_t end, bool skip_prefix, Encoding& out) const {
+void Tokenizer::Impl::encode_pieces(AlignedText& text, size_t begin, size_t end, bool skip_prefix,
+                                    Encoding& out) const {
   const bool bytes = model->takes_bytes() && pre_tokenizer.ends_in_byte_level();
   const Piece all{&text, 0, static_cast<uint32_t>(text.text().size()), text.shift()};
   std::vector<Piece> pieces{all.slice(begin, end)};
@@ -225,8 +228,10 @@ Tokenizer Tokenizer::load(const std::string& folder) {
     std::string hint = "give a Hugging Face folder that has one";
     for (const char* other : {"tokenizer.model", "spiece.model", "vocab.json", "vocab.txt"}) {
       if (path_exists(folder + "/" + other)) {
-        hint = fmt::format("there is a {}, which graft does not read; AutoTokenizer.from_pretrained(folder).save_pretrained(folder) "
-                           "in Python writes tokenizer.json from it", other);
+        hint = fmt::format(
+            "there is a {}, which graft does not read; AutoTokenizer.from_pretrained(folder).save_pretrained(folder) "
+            "in Python writes tokenizer.json from it",
+            other);
       }
     }
     fail_hint(hint, "{}: there is no tokenizer.json", folder);
@@ -239,8 +244,9 @@ Tokenizer Tokenizer::load(const std::string& folder) {
   for (const auto& [key, token] : config.tokens) {
     if (out.token_to_id(token)) continue;
     if (key == "eos_token") {
-      fail_hint("training and generation would never end; correct tokenizer_config.json or add the token to tokenizer.json",
-                "{}/tokenizer_config.json: eos_token '{}' is not in the vocabulary", folder, printable(token));
+      fail_hint(
+          "training and generation would never end; correct tokenizer_config.json or add the token to tokenizer.json",
+          "{}/tokenizer_config.json: eos_token '{}' is not in the vocabulary", folder, printable(token));
     }
     log_warning("{}/tokenizer_config.json: {} '{}' is not in the vocabulary", folder, key, printable(token));
   }
@@ -295,7 +301,8 @@ void Tokenizer::check_embedding_rows(int64_t rows) const {
   for (int64_t id = std::max<int64_t>(rows, 0); id < vocab_size(); ++id) {
     if (const auto token = id_to_token(static_cast<int32_t>(id))) {
       fail_hint("tokenizer and weights are of different models, or the embedding was not resized",
-                "{}: the token '{}' has the id {}, the embedding has {} rows", impl_->file, printable(*token), id, rows);
+                "{}: the token '{}' has the id {}, the embedding has {} rows", impl_->file, printable(*token), id,
+                rows);
     }
   }
 }
@@ -303,8 +310,8 @@ void Tokenizer::check_embedding_rows(int64_t rows) const {
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens)
     : tokenizer_(&tokenizer), skip_special_tokens_(skip_special_tokens) {}
 
-// Decoders look at neighbours (a space is dropped at the start, bytes join to characters), so the ids released last stay as
-// context: new text is what decoding adds behind theirs.
+// Decoders look at neighbours (a space is dropped at the start, bytes join to characters), so the ids released last
+// stay as context: new text is what decoding adds behind theirs.
 std::optional<std::string> StreamDecoder::step(int32_t id) {
   constexpr std::string_view kReplacement = "\uFFFD";
   ids_.push_back(id);

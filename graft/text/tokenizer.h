@@ -13,15 +13,18 @@ namespace graft {
 
 struct Encoding {
   std::vector<int32_t> ids;
-  std::vector<std::pair<int64_t, int64_t>> byte_offsets;  // [begin, end) in the text given; (0, 0) for tokens the post-processor added
-  std::vector<uint8_t> special_mask;                      // 1 for tokens the post-processor added
-  std::vector<int32_t> type_ids;                          // 0, or 1 for what the post-processor gives the second text
+  std::vector<std::pair<int64_t, int64_t>>
+      byte_offsets;                   // [begin, end) in the text given; (0, 0) for tokens the post-processor added
+  std::vector<uint8_t> special_mask;  // 1 for tokens the post-processor added
+  std::vector<int32_t> type_ids;      // 0, or 1 for what the post-processor gives the second text
 };
 
 struct EncodeOptions {
-  bool add_special_tokens = true;    // run the post-processor (BOS and the like)
-  bool parse_special_tokens = true;  // special-token strings in the text become those tokens; false for what a user wrote
-  // The text continues another: nothing is done that happens only at the start of a text (SentencePiece's prefix space).
+  bool add_special_tokens = true;  // run the post-processor (BOS and the like)
+  bool parse_special_tokens =
+      true;  // special-token strings in the text become those tokens; false for what a user wrote
+  // The text continues another: nothing is done that happens only at the start of a text (SentencePiece's prefix
+  // space).
   bool continuation = false;
   // Byte ranges of the text, ascending, that a user wrote: a special token that would take a byte of them stays text. What
   // stands around them is cut as ever, so that the ids are those of the whole text wherever nobody writes such a token.
@@ -32,8 +35,8 @@ struct EncodeOptions {
 // between threads.
 class Tokenizer {
  public:
-  // `folder` holds tokenizer.json, and perhaps tokenizer_config.json and special_tokens_map.json, which are checked too:
-  // their added tokens are taken, and an eos_token that is no token is refused.
+  // `folder` holds tokenizer.json, and perhaps tokenizer_config.json and special_tokens_map.json, which are checked
+  // too: their added tokens are taken, and an eos_token that is no token is refused.
   static Tokenizer load(const std::string& folder);
   static Tokenizer from_json(std::string_view tokenizer_json, std::string_view where);
   Tokenizer(Tokenizer&&) noexcept;
@@ -65,8 +68,9 @@ class Tokenizer {
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens = false);
-  std::optional<std::string> step(int32_t id);  // the text this id releases, empty optional while nothing can be released
-  std::string flush();                          // what is still held back (incomplete bytes as U+FFFD)
+  std::optional<std::string> step(
+      int32_t id);      // the text this id releases, empty optional while nothing can be released
+  std::string flush();  // what is still held back (incomplete bytes as U+FFFD)
 
  private:
   const Tokenizer* tokenizer_;

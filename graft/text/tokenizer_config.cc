@@ -20,9 +20,12 @@ std::optional<std::string> read_token(const JsonField& root, std::string_view ke
 }
 
 void read_tokens(const JsonField& root, TokenizerConfig& config) {
-  for (const auto& [key, member] : {std::pair{"bos_token", &config.bos_token}, {"eos_token", &config.eos_token},
-                                    {"pad_token", &config.pad_token}, {"unk_token", &config.unk_token},
-                                    {"cls_token", &config.cls_token}, {"sep_token", &config.sep_token},
+  for (const auto& [key, member] : {std::pair{"bos_token", &config.bos_token},
+                                    {"eos_token", &config.eos_token},
+                                    {"pad_token", &config.pad_token},
+                                    {"unk_token", &config.unk_token},
+                                    {"cls_token", &config.cls_token},
+                                    {"sep_token", &config.sep_token},
                                     {"mask_token", &config.mask_token}}) {
     if (*member) continue;
     *member = read_token(root, key);
@@ -49,14 +52,16 @@ void read_added_tokens(const JsonField& root, TokenizerConfig& config) {
   if (!field) return;
   if (!field->value().is_object()) fail("{} is {}, expected an object", field->where(), json_kind(field->value()));
   for (const auto& [key, value] : field->value().get_ref<const Json::object_t&>()) {
-    AddedToken token = AddedToken::from_json(JsonField(&value, field->file(), field->path() + "." + printable(key, 20)));
+    AddedToken token =
+        AddedToken::from_json(JsonField(&value, field->file(), field->path() + "." + printable(key, 20)));
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token.id);
     if (error != std::errc() || end != key.data() + key.size() || token.id < 0) {
       fail("{} has the key '{}', expected token ids", field->where(), printable(key));
     }
     config.added_tokens.push_back(std::move(token));
   }
-  std::sort(config.added_tokens.begin(), config.added_tokens.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  std::sort(config.added_tokens.begin(), config.added_tokens.end(),
+            [](const auto& a, const auto& b) { return a.id < b.id; });
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 
 #include <chrono>
 #include <filesystem>
-#include <thread>
+#include <functional>
 
 #include "graft/base/file.h"
 #include "graft/base/json.h"
@@ -116,6 +116,211 @@ TEST(Tokenizer, HostileFiles) {
     }
   }
   EXPECT_GE(count, 20u);
+}
+
+// The same for two small tokenizers that lie beside the code: byte-level, and SentencePiece-style with byte fallback.
+TEST(Tokenizer, AnswersAsTheReferenceLibraryWithoutFixtures) {
+  for (const char* kind : {"qwen2", "mistral"}) check_vectors(std::string("tests/data/tokenizer/") + kind);
+}
+
+Tokenizer qwen() { return Tokenizer::load("tests/data/tokenizer/qwen2"); }
+Tokenizer mistral() { return Tokenizer::load("tests/data/tokenizer/mistral"); }
+
+TEST(Tokenizer, UserTextNeverBecomesASpecialToken) {
+  const Tokenizer tokenizer = qwen();
+  const int32_t end = tokenizer.token_to_id("<|im_end|>").value();
+  const auto contains = [](const Ids& ids, int32_t id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); };
+  const std::string text = "a<|im_end|>b";
+  EXPECT_TRUE(contains(tokenizer.encode_ids(text), end));
+  const Ids plain = tokenizer.encode_ids(text, {.parse_special_tokens = false});
+  EXPECT_FALSE(contains(plain, end));
+  EXPECT_EQ(tokenizer.decode(plain, true), text);
+  EXPECT_TRUE(tokenizer.is_special(end));
+  EXPECT_FALSE(tokenizer.is_special(tokenizer.token_to_id("<think>").value()));
+}
+
+TEST(Tokenizer, ContinuationPutsNoPrefixSpace) {
+  const Tokenizer tokenizer = mistral();
+  const EncodeOptions plain{.add_special_tokens = false};
+  const EncodeOptions continuation{.add_special_tokens = false, .continuation = true};
+  Ids ids = tokenizer.encode_ids("Hello ", plain);
+  const Ids rest = tokenizer.encode_ids("world", continuation);
+  EXPECT_NE(rest, tokenizer.encode_ids("world", plain));
+  ids.insert(ids.end(), rest.begin(), rest.end());
+  EXPECT_EQ(tokenizer.decode(ids), "Hello world");
+}
+
+TEST(Tokenizer, OffsetsCoverTheText) {
+  for (const Tokenizer& tokenizer : {qwen(), mistral()}) {
+    const std::string text = "  Größe \u212B 中文 🙂🙂 \u0001 x=1;\n\n\tend ";
+    int64_t covered = 0;
+    const Encoding encoding = tokenizer.encode(text, {.add_special_tokens = false});
+    for (const auto& [begin, end] : encoding.byte_offsets) {
+      EXPECT_LE(begin, covered);  // bytes of one character share its span
+      EXPECT_GE(end, covered);
+      covered = end;
+    }
+    EXPECT_EQ(covered, static_cast<int64_t>(text.size()));
+  }
+}
+
+TEST(Tokenizer, RefusesTextThatIsNotUtf8) {
+  const Tokenizer tokenizer = qwen();
+  try {
+    tokenizer.encode("abc\xFFzz");
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("byte 3"), std::string::npos) << e.what();
+  }
+}
+
+TEST(Tokenizer, EmbeddingRows) {
+  const Tokenizer tokenizer = qwen();
+  tokenizer.check_embedding_rows(tokenizer.vocab_size());
+  try {
+    tokenizer.check_embedding_rows(tokenizer.vocab_size() - 1);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("</think>"), std::string::npos) << e.what();
+  }
+}
+
+TEST(Tokenizer, AFolderWithoutOne) {
+  test::TempDir folder;
+  write_file(folder / "tokenizer.model", "x");
+  try {
+    Tokenizer::load(folder.path());
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("tokenizer.json"), std::string::npos);
+    EXPECT_NE(e.hint().find("tokenizer.model"), std::string::npos) << e.hint();
+  }
+}
+
+// A change to a good file, and the words its error must hold.
+TEST(Tokenizer, BrokenPartsAreNamed) {
+  const Json good = read_json("tests/data/tokenizer/mistral/tokenizer.json");
+  const auto expect_error = [&](const std::function<void(Json&)>& change, std::string_view words) {
+    Json json = good;
+    change(json);
+    try {
+      Tokenizer::from_json(json.dump(), "tokenizer.json");
+      ADD_FAILURE() << "no error about " << words;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(words), std::string::npos) << e.what() << "\nexpected " << words;
+      EXPECT_EQ(std::string(e.what()).find("tokenizer.json"), 0u) << e.what();
+    }
+  };
+  expect_error([](Json& j) { j["model"]["type"] = "Unigram"; }, "'Unigram' is not supported yet");
+  expect_error([](Json& j) { j["model"]["type"] = "WordPiece"; }, "'WordPiece' is not supported yet");
+  expect_error([](Json& j) { j["normalizer"] = {{"type", "Precompiled"}}; }, "normalizer type 'Precompiled'");
+  expect_error([](Json& j) { j["decoder"] = {{"type", "CTC"}}; }, "decoder type 'CTC'");
+  expect_error([](Json& j) { j["decoder"]["decoders"][0].erase("pattern"); },
+               "decoder.decoders[0]: 'pattern' is missing");
+  expect_error([](Json& j) { j["post_processor"]["special_tokens"].clear(); }, "special_tokens has no '<s>'");
+  expect_error([](Json& j) { j["post_processor"]["special_tokens"]["<s>"]["ids"] = {123456}; }, "123456");
+  expect_error([](Json& j) { j["pre_tokenizer"]["prepend_scheme"] = "perhaps"; }, "prepend_scheme is 'perhaps'");
+  expect_error(
+      [](Json& j) {
+        j["added_tokens"][0]["id"] = 77;
+        j["added_tokens"][0]["content"] = "new";
+      },
+      "both have the id 77");
+  expect_error([](Json& j) { j["added_tokens"][0]["lstrip"] = 1; }, "added_tokens[0].lstrip");
+  expect_error([](Json& j) { j["added_tokens"][0].erase("content"); }, "'content' is missing");
+  expect_error([](Json& j) { j = Json::array(); }, "expected an object");
+}
+
+TEST(StreamDecoder, NeverHalfACharacterAndNeverTakenBack) {
+  for (const Tokenizer& tokenizer : {qwen(), mistral()}) {
+    const std::string text = "a 🙂 中文 é end";
+    const Ids ids = tokenizer.encode_ids(text, {.add_special_tokens = false});
+    StreamDecoder stream(tokenizer);
+    std::string all;
+    for (const int32_t id : ids) {
+      const std::string chunk = stream.step(id).value_or("");
+      EXPECT_EQ(find_invalid_utf8(chunk), std::string::npos);
+      EXPECT_EQ(chunk.find("\uFFFD"), std::string::npos);
+      all += chunk;
+    }
+    EXPECT_EQ(all, text);
+    EXPECT_EQ(stream.flush(), "");
+  }
+}
+
+TEST(StreamDecoder, BrokenBytes) {
+  const Tokenizer tokenizer = mistral();
+  const auto byte = [&](const char* name) { return tokenizer.token_to_id(name).value(); };
+  StreamDecoder stream(tokenizer);
+  EXPECT_EQ(stream.step(byte("<0xC3>")), std::nullopt);
+  EXPECT_EQ(stream.step(byte("<0xA9>")), "é");
+  EXPECT_EQ(stream.step(byte("<0xFF>")), std::nullopt);  // makes the whole run ill-formed, é stays printed
+  const std::string rest = stream.step(tokenizer.token_to_id("a").value()).value();
+  EXPECT_EQ(rest, "\uFFFDa");
+  EXPECT_EQ(stream.step(byte("<0xF0>")), std::nullopt);
+  EXPECT_EQ(stream.flush(), "\uFFFD");
+  EXPECT_EQ(stream.flush(), "");
+  EXPECT_EQ(stream.step(byte("<0xC3>")), std::nullopt);  // starts anew
+}
+
+TEST(TokenizerConfig, TokensAsStringsAndObjects) {
+  const TokenizerConfig config = parse_tokenizer_config(
+      parse_json(R"({"bos_token": null, "eos_token": {"content": "</s>", "lstrip": false}, "pad_token": "<pad>",
+                     "add_bos_token": true, "model_max_length": 1000000000000000019884624838656,
+                     "chat_template": [{"name": "default", "template": "x"}],
+                     "added_tokens_decoder": {"7": {"content": "<x>", "special": true}, "3": {"content": "<y>"}}})",
+                 "test"),
+      "test");
+  EXPECT_FALSE(config.bos_token.has_value());
+  EXPECT_EQ(config.eos_token, "</s>");
+  EXPECT_EQ(config.pad_token, "<pad>");
+  EXPECT_EQ(config.tokens.size(), 2u);
+  EXPECT_EQ(config.add_bos_token, true);
+  EXPECT_FALSE(config.add_eos_token.has_value());
+  EXPECT_FALSE(config.model_max_length.has_value());
+  EXPECT_TRUE(config.chat_template->is_array());
+  ASSERT_EQ(config.added_tokens.size(), 2u);
+  EXPECT_EQ(config.added_tokens[0].id, 3);
+  EXPECT_EQ(config.added_tokens[1].content, "<x>");
+}
+
+TEST(TokenizerConfig, RefusesWrongTypes) {
+  for (const char* text : {R"({"eos_token": 5})", R"({"eos_token": {"id": 5}})", R"({"add_bos_token": "yes"})",
+                           R"({"chat_template": {"a": 1}})", R"({"chat_template": [{"name": "a"}]})",
+                           R"({"added_tokens_decoder": {"x": {"content": "a"}}})", R"({"added_tokens_decoder": []})",
+                           R"({"model_max_length": "long"})", R"([])"}) {
+    const Json json = parse_json(text, "test");
+    EXPECT_THROW(parse_tokenizer_config(json, "test"), Error) << text;
+  }
+}
+
+TEST(TokenizerConfig, FolderWithoutFilesAndWithAMap) {
+  test::TempDir folder;
+  EXPECT_TRUE(load_tokenizer_config(folder.path()).tokens.empty());
+  write_file(folder / "special_tokens_map.json", R"({"eos_token": "</s>"})");
+  EXPECT_EQ(load_tokenizer_config(folder.path()).eos_token, "</s>");
+  write_file(folder / "tokenizer_config.json", R"({"eos_token": "<end>"})");
+  EXPECT_EQ(load_tokenizer_config(folder.path()).eos_token, "<end>");
+}
+
+// The fuzzer's seeds load or fail with an Error that names the file.
+TEST(Tokenizer, FuzzCorpus) {
+  size_t loaded = 0, refused = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("tests/fuzz/corpus/tokenizer")) {
+    SCOPED_TRACE(entry.path().string());
+    test::CapturedLog quiet;
+    try {
+      const Tokenizer tokenizer = Tokenizer::from_json(read_file(entry.path().string()), "tokenizer.json");
+      const Ids ids = tokenizer.encode_ids("Hello  w\u00F6rld xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx it's");
+      tokenizer.decode(ids);
+      ++loaded;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find("tokenizer.json"), std::string::npos) << e.what();
+      ++refused;
+    }
+  }
+  EXPECT_GE(loaded, 8u);
+  EXPECT_GE(refused, 8u);
 }
 
 }  // namespace

@@ -46,36 +46,6 @@ bool eight_ascii(const char* p) {
   return (word & 0x8080808080808080ull) == 0;
 }
 
-uint16_t compute_class(char32_t code) {
-  uint16_t bits = 0;
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(code))) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: bits = kCharLetter; break;
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME: bits = kCharMark; break;
-    case UTF8PROC_CATEGORY_ND: bits = kCharNumber | kCharDecimal; break;
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO: bits = kCharNumber; break;
-    case UTF8PROC_CATEGORY_PC: bits = kCharPunctuation | kCharConnector; break;
-    case UTF8PROC_CATEGORY_PD:
-    case UTF8PROC_CATEGORY_PS:
-    case UTF8PROC_CATEGORY_PE:
-    case UTF8PROC_CATEGORY_PI:
-    case UTF8PROC_CATEGORY_PF:
-    case UTF8PROC_CATEGORY_PO: bits = kCharPunctuation; break;
-    case UTF8PROC_CATEGORY_ZS:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP: bits = kCharSpace; break;  // all of Z has White_Space
-    default: break;
-  }
-  if ((code >= 9 && code <= 13) || code == 0x85) bits |= kCharSpace;
-  return bits;
-}
-
 int combining_class(char32_t code) {
   return utf8proc_get_property(static_cast<utf8proc_int32_t>(code))->combining_class;
 }
@@ -120,8 +90,9 @@ class Unstable {
         const NormalForm composed = compatibility ? NormalForm::kNfkc : NormalForm::kNfc;
         bits_[code] |= bit(decomposed);
         for (size_t k = 1; k < count; ++k) bits_[static_cast<size_t>(parts[k])] |= bit(composed);
-        const auto length = utf8proc_normalize_utf32(parts.data(), static_cast<utf8proc_ssize_t>(count),
-                                                     static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+        const auto length =
+            utf8proc_normalize_utf32(parts.data(), static_cast<utf8proc_ssize_t>(count),
+                                     static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
         if (length != 1 || static_cast<char32_t>(parts[0]) != code) bits_[code] |= bit(composed);
       }
     }
@@ -151,7 +122,8 @@ std::vector<ChangedChar> decomposed(std::string_view text, bool compatibility) {
   for (size_t i = 0; i < text.size();) {
     const DecodedChar c = decode_utf8(text, i);
     i += c.length;
-    const size_t count = c.code < 0x80 ? (parts[0] = static_cast<utf8proc_int32_t>(c.code), 1) : decompose(c.code, compatibility, parts);
+    const size_t count =
+        c.code < 0x80 ? (parts[0] = static_cast<utf8proc_int32_t>(c.code), 1) : decompose(c.code, compatibility, parts);
     for (size_t k = 0; k < count; ++k) {
       const auto code = static_cast<char32_t>(parts[k]);
       const int order = combining_class(code);
@@ -248,13 +220,49 @@ void append_utf8(std::string& out, char32_t code) {
   }
 }
 
-uint16_t char_class(char32_t code) {
-  static const std::array<uint16_t, 128> ascii = [] {
-    std::array<uint16_t, 128> table{};
-    for (char32_t c = 0; c < 128; ++c) table[c] = compute_class(c);
-    return table;
-  }();
-  return code < 128 ? ascii[code] : compute_class(code);
+uint16_t unicode_class(char32_t code) {
+  uint16_t bits = 0;
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(code))) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+      bits = kCharLetter;
+      break;
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+      bits = kCharMark;
+      break;
+    case UTF8PROC_CATEGORY_ND:
+      bits = kCharNumber | kCharDecimal;
+      break;
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_NO:
+      bits = kCharNumber;
+      break;
+    case UTF8PROC_CATEGORY_PC:
+      bits = kCharPunctuation | kCharConnector;
+      break;
+    case UTF8PROC_CATEGORY_PD:
+    case UTF8PROC_CATEGORY_PS:
+    case UTF8PROC_CATEGORY_PE:
+    case UTF8PROC_CATEGORY_PI:
+    case UTF8PROC_CATEGORY_PF:
+    case UTF8PROC_CATEGORY_PO:
+      bits = kCharPunctuation;
+      break;
+    case UTF8PROC_CATEGORY_ZS:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+      bits = kCharSpace;
+      break;  // all of Z has White_Space
+    default:
+      break;
+  }
+  if ((code >= 9 && code <= 13) || code == 0x85) bits |= kCharSpace;
+  return bits;
 }
 
 bool is_word_char(char32_t code) {
@@ -274,22 +282,31 @@ void append_lowercase(std::vector<char32_t>& out, char32_t code) {
   }
 }
 
-bool surely_normalized(std::string_view text, NormalForm form) {
-  size_t i = 0;
-  const bool latin_is_stable = form == NormalForm::kNfc;
-  while (i < text.size()) {
+UnstableRun find_unstable(std::string_view text, size_t from, NormalForm form) {
+  const auto unstable = [form](char32_t code) {
+    if (code < 0x80 || (form == NormalForm::kNfc && code < 0x300)) return false;
+    static const Unstable table;
+    return table(code, form);
+  };
+  for (size_t i = from; i < text.size();) {
     if (i + 8 <= text.size() && eight_ascii(text.data() + i)) {
       i += 8;
       continue;
     }
-    const DecodedChar c = decode_utf8(text, i);
-    if (c.code >= 0x80 && !(latin_is_stable && c.code < 0x300)) {
-      static const Unstable unstable;
-      if (unstable(c.code, form)) return false;
+    DecodedChar c = decode_utf8(text, i);
+    if (!unstable(c.code)) {
+      i += c.length;
+      continue;
     }
-    i += c.length;
+    const size_t begin = i > from ? previous_char(text, i) : i;
+    do {
+      i += c.length;
+      if (i == text.size()) break;
+      c = decode_utf8(text, i);
+    } while (unstable(c.code));
+    return {begin, i};
   }
-  return true;
+  return {text.size(), text.size()};
 }
 
 std::vector<ChangedChar> normalize_unicode(std::string_view text, NormalForm form) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -16,7 +17,8 @@ inline constexpr char32_t kReplacementCharacter = 0xFFFD;
 // Byte where the first ill-formed sequence begins, npos if there is none (Unicode 15, table 3-7).
 size_t find_invalid_utf8(std::string_view text);
 
-// Ill-formed bytes become U+FFFD, one for each maximal subpart, as Rust's from_utf8_lossy and Python's errors="replace" do.
+// Ill-formed bytes become U+FFFD, one for each maximal subpart, as Rust's from_utf8_lossy and Python's errors="replace"
+// do.
 std::string utf8_lossy(std::string_view bytes);
 
 struct DecodedChar {
@@ -31,7 +33,9 @@ inline DecodedChar decode_utf8(std::string_view text, size_t i) {
   if (lead < 0x80) return {static_cast<char32_t>(lead), 1};
   if (lead < 0xE0) return {static_cast<char32_t>((lead & 0x1F) << 6 | (byte(1) & 0x3F)), 2};
   if (lead < 0xF0) return {static_cast<char32_t>((lead & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F)), 3};
-  return {static_cast<char32_t>((lead & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F)), 4};
+  return {
+      static_cast<char32_t>((lead & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F)),
+      4};
 }
 
 inline bool is_utf8_continuation(char byte) { return (static_cast<uint8_t>(byte) & 0xC0) == 0x80; }
@@ -49,7 +53,18 @@ enum CharClass : uint16_t {
   kCharSpace = 32,        // White_Space
   kCharConnector = 64,    // Pc
 };
-uint16_t char_class(char32_t code);
+uint16_t unicode_class(char32_t code);
+
+inline constexpr std::array<uint8_t, 128> kAsciiClasses = [] {
+  std::array<uint8_t, 128> table{};
+  for (const char c : std::string_view("!\"#%&'()*,-./:;?@[\\]_{}")) table[static_cast<size_t>(c)] = kCharPunctuation;
+  table['_'] |= kCharConnector;
+  for (size_t c = '0'; c <= '9'; ++c) table[c] = kCharNumber | kCharDecimal;
+  for (size_t c = 'a'; c <= 'z'; ++c) table[c] = table[c - 32] = kCharLetter;
+  for (const char c : std::string_view("\t\n\v\f\r ")) table[static_cast<size_t>(c)] = kCharSpace;
+  return table;
+}();
+inline uint16_t char_class(char32_t code) { return code < 128 ? kAsciiClasses[code] : unicode_class(code); }
 bool is_word_char(char32_t code);  // \w: letters, marks, decimal digits, letter numbers, connectors, joiners
 inline bool is_space_char(char32_t code) { return (char_class(code) & kCharSpace) != 0; }
 
@@ -62,8 +77,12 @@ enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 // takes -n more away, 1 is inserted. That is what alignments back to the original text are made of.
 using ChangedChar = std::pair<char32_t, int>;
 
-// True if normalizing would surely change nothing (may be false although nothing would change).
-bool surely_normalized(std::string_view text, NormalForm form);
+// The first part at or behind `from` that normalizing may change, with the character before it, to which it may join;
+// empty at the end if there is none. What lies outside such parts stays as it is.
+struct UnstableRun {
+  size_t begin, end;
+};
+UnstableRun find_unstable(std::string_view text, size_t from, NormalForm form);
 std::vector<ChangedChar> normalize_unicode(std::string_view text, NormalForm form);
 
 }  // namespace graft
