@@ -198,10 +198,13 @@ void Plan::plan_arena() {
   pointers_.assign(num_values, nullptr);
 }
 
-void Plan::prepare(Context& context) {
-  if (arena_.bytes() < arena_bytes_) arena_ = Buffer(arena_bytes_);
+void Plan::prepare(Context& context, std::byte* arena) {
+  if (arena == nullptr) {
+    if (arena_.bytes() < arena_bytes_) arena_ = Buffer(arena_bytes_);
+    arena = arena_.data();
+  }
   for (size_t id = 0; id < offsets_.size(); ++id) {
-    if (offsets_[id] >= 0) pointers_[id] = arena_.data() + offsets_[id];
+    if (offsets_[id] >= 0) pointers_[id] = arena + offsets_[id];
   }
   context.reserve(scratch_);
 }

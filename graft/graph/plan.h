@@ -97,8 +97,9 @@ class Plan {
   const ScratchNeed& scratch() const { return scratch_; }
   const RunSizes& capacity() const { return options_.capacity; }
 
-  // Allocates the arena (untouched pages) and grows the context's scratch. Once before the first run.
-  void prepare(Context& context);
+  // Allocates the arena (untouched pages) and grows the context's scratch. Once before the first run. Plans that never run at the same
+  // time may share an arena of the larger size: pass its memory.
+  void prepare(Context& context, std::byte* arena = nullptr);
   void bind(Value value, void* data) { pointers_[static_cast<size_t>(value.id)] = data; }
   void bind(Value value, const void* data) { bind(value, const_cast<void*>(data)); }
   void* bound(Value value) const { return pointers_[static_cast<size_t>(value.id)]; }
@@ -111,7 +112,6 @@ class Plan {
     const Shape& shape = graph_.shape(value);
     return View<const T, 2>(static_cast<const T*>(pointers_[static_cast<size_t>(value.id)]), shape.rows(sizes), shape.columns);
   }
-  // The first activation of the last run that holds a NaN or infinity: "op name", or empty.
   double flops(const RunSizes& sizes) const;
 
  private:

@@ -1,0 +1,211 @@
+#include "graft/train/step.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "graft/base/error.h"
+
+namespace graft {
+namespace {
+
+RunSizes plan_sizes(const BatchCapacity& capacity) {
+  RunSizes sizes;
+  sizes.tokens = capacity.tokens, sizes.labels = capacity.labels, sizes.sequences = capacity.sequences, sizes.max_length = capacity.longest;
+  return sizes;
+}
+
+DecoderOptions decoder_options(const StepOptions& options, const AdapterLayout* layout, bool train) {
+  DecoderOptions d;
+  d.compute = options.compute;
+  d.output = train ? DecoderOutput::kTrain : DecoderOutput::kLoss;
+  d.train_base = train && options.full;
+  d.train_adapter = train && !options.full;
+  if (layout != nullptr) d.adapters = {*layout};
+  d.dropout = train ? options.dropout : 0;
+  d.dropout_at_rank = options.dropout_at_rank;
+  d.seed = options.seed;
+  d.label_smoothing = train ? options.label_smoothing : 0;
+  d.head_chunk_rows = options.head_chunk_rows;
+  return d;
+}
+
+PlanOptions plan_options(const StepOptions& options, const BatchCapacity& capacity, int num_threads, bool train) {
+  PlanOptions p;
+  p.capacity = plan_sizes(capacity);
+  p.recompute_every = train ? options.recompute_every : 0;
+  p.num_threads = num_threads;
+  return p;
+}
+
+// "model.layers.0.self_attn.q_proj.lora_A" -> PEFT's name in the file.
+std::string peft_name(const std::string& name) {
+  const bool magnitude = name.size() > 22 && name.ends_with(".lora_magnitude_vector");
+  const bool lora = name.ends_with(".lora_A") || name.ends_with(".lora_B");
+  return "base_model.model." + name + (lora && !magnitude ? ".weight" : "");
+}
+
+bool is_norm_or_bias(const std::string& name) {
+  return name.ends_with(".bias") || name.ends_with("norm.weight") || name.find("layernorm.") != std::string::npos ||
+         name.find("_norm.") != std::string::npos;
+}
+
+}  // namespace
+
+TrainStep::TrainStep(Context& context, Model& model, AdapterWeights* adapter, const StepOptions& options, const BatchCapacity& capacity)
+    : context_(&context), model_(&model), adapter_(adapter) {
+  const AdapterLayout* layout = adapter != nullptr ? &adapter->layout : nullptr;
+  train_graph_ = model.family().build(model.config(), decoder_options(options, layout, true));
+  train_ = Plan::compile(train_graph_.graph, plan_options(options, capacity, context.num_threads(), true));
+  train_.prepare(context);
+  rope_ = model.rope_table(std::max<int64_t>(1, capacity.longest));
+
+  const auto add_tensor = [&](std::string name, Value value, std::vector<int64_t> shape) -> TrainedTensor& {
+    TrainedTensor t;
+    t.name = std::move(name);
+    t.shape = std::move(shape);
+    t.decay = !is_norm_or_bias(t.name);
+    size_t bytes = sizeof(float);
+    for (int64_t d : t.shape) bytes *= static_cast<size_t>(d);
+    t.grad = Buffer(bytes);
+    if (options.moments) t.m = Buffer(bytes), t.v = Buffer(bytes);
+    train_.bind(train_graph_.graph.info(value).gradient, t.grad.data());
+    tensors_.push_back(std::move(t));
+    return tensors_.back();
+  };
+  if (options.full) {
+    for (const auto& [name, value] : train_graph_.parameters) {
+      Parameter& p = model.parameters().at(name);
+      TrainedTensor& t = add_tensor(name, value, p.shape);
+      if (p.is_matrix()) {
+        t.master = Buffer(t.grad.bytes());
+        p.weight.unpack_rows(context, 0, p.shape[0], t.master.as<float>().data());
+        t.value = t.master.as<float>();
+        t.packed = &p.weight;
+      } else {
+        t.value = p.vector.as<float>();
+      }
+    }
+  } else if (adapter != nullptr) {
+    for (const auto& [name, value] : train_graph_.adapter_parameters[0]) {
+      AdapterMatrix& matrix = adapter->tensors.at(name);
+      add_tensor(peft_name(name), value, matrix.is_vector ? std::vector<int64_t>{matrix.rows} : std::vector<int64_t>{matrix.rows, matrix.columns})
+          .value = matrix.values();
+    }
+  }
+  std::sort(tensors_.begin(), tensors_.end(), [](const TrainedTensor& a, const TrainedTensor& b) { return a.name < b.name; });
+
+  const auto bind = [&](Plan& plan, const DecoderGraph& graph) {
+    model.bind(plan, graph);
+    if (adapter != nullptr) adapter->bind(plan, graph);
+    plan.bind(graph.loss, &loss_);
+  };
+  bind(train_, train_graph_);
+  if (options.evaluate) {
+    eval_graph_ = model.family().build(model.config(), decoder_options(options, layout, false));
+    eval_ = Plan::compile(eval_graph_.graph, plan_options(options, capacity, context.num_threads(), false));
+    eval_.prepare(context);
+    bind(eval_, eval_graph_);
+  }
+  weights_.resize(static_cast<size_t>(capacity.labels));
+  row_keys_.resize(static_cast<size_t>(capacity.tokens));
+}
+
+double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch, double total_weight, uint64_t update) {
+  plan.bind(graph.ids, batch.ids.data());
+  plan.bind(graph.positions, batch.positions.data());
+  plan.bind(graph.sequence_offsets, batch.sequence_offsets.data());
+  plan.bind(graph.label_rows, batch.label_rows.data());
+  plan.bind(graph.labels, batch.labels.data());
+  for (size_t i = 0; i < batch.labels.size(); ++i) weights_[i] = static_cast<double>(batch.label_weights[i]) / total_weight;
+  plan.bind(graph.label_weights, weights_.data());
+  if (graph.row_keys) {
+    for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
+      for (int32_t t = batch.sequence_offsets[s]; t < batch.sequence_offsets[s + 1]; ++t) {
+        row_keys_[static_cast<size_t>(t)] = static_cast<uint64_t>(batch.rows[s]) << 24 | static_cast<uint32_t>(batch.positions[static_cast<size_t>(t)]);
+      }
+    }
+    plan.bind(graph.row_keys, row_keys_.data());
+  }
+  RunInputs inputs;
+  inputs.sizes.tokens = batch.num_tokens();
+  inputs.sizes.labels = static_cast<int64_t>(batch.labels.size());
+  inputs.sizes.sequences = static_cast<int64_t>(batch.sequence_offsets.size()) - 1;
+  for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
+    inputs.sizes.max_length = std::max<int64_t>(inputs.sizes.max_length, batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]);
+  }
+  inputs.update = update;
+  inputs.rope = &rope_;
+  plan.run(*context_, inputs);
+  last_plan_ = &plan;
+  last_nll_ = graph.nll;
+  last_sizes_ = inputs.sizes;
+  return loss_;
+}
+
+double TrainStep::micro_batch(const Batch& batch, double total_weight, uint64_t update) { return run(train_, train_graph_, batch, total_weight, update); }
+
+double TrainStep::evaluate(const Batch& batch, double total_weight) { return run(eval_, eval_graph_, batch, total_weight, 0); }
+
+void TrainStep::clear_gradients() {
+  for (TrainedTensor& t : tensors_) std::memset(t.grad.data(), 0, t.grad.bytes());
+}
+
+void TrainStep::repack() {
+  for (TrainedTensor& t : tensors_) {
+    if (t.packed != nullptr) t.packed->pack_rows(*context_, 0, t.shape[0], DType::kF32, t.value.data());
+  }
+}
+
+std::span<const float> TrainStep::last_nll() const {
+  const auto nll = last_plan_->read<float>(last_nll_, last_sizes_);
+  return {nll.data(), static_cast<size_t>(nll.extent(0))};
+}
+
+double TrainStep::flops(const Batch& batch) const {
+  RunSizes sizes;
+  sizes.tokens = batch.num_tokens();
+  sizes.labels = static_cast<int64_t>(batch.labels.size());
+  sizes.sequences = static_cast<int64_t>(batch.sequence_offsets.size()) - 1;
+  for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
+    sizes.max_length = std::max<int64_t>(sizes.max_length, batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]);
+  }
+  return train_.flops(sizes);
+}
+
+StepBytes step_bytes(const ModelFolder& folder, const AdapterLayout* layout, const StepOptions& options, const BatchCapacity& capacity,
+                     int num_threads) {
+  StepBytes bytes;
+  ModelLoadOptions load;
+  load.widen_to_f32 = options.full;
+  bytes.weights = model_bytes(folder, load);
+  const Family& family = family_of(folder.config);
+  ScratchNeed scratch;
+  size_t eval_arena = 0;
+  for (const bool train : {true, false}) {
+    if (!train && !options.evaluate) continue;
+    const DecoderGraph graph = family.build(folder.config, decoder_options(options, layout, train));
+    const Plan plan = Plan::compile(graph.graph, plan_options(options, capacity, num_threads, train));
+    scratch.merge(plan.scratch());
+    if (!train) {
+      eval_arena = plan.arena_bytes();
+      continue;
+    }
+    bytes.arena = plan.arena_bytes();
+    const auto count = [&](Value value, bool packed) {
+      const Shape& shape = graph.graph.shape(value);
+      const auto size = static_cast<size_t>(shape.fixed_rows * shape.columns) * sizeof(float);
+      // value (an adapter's, or the master rows of a packed weight), gradient, two moments
+      bytes.trained += size * (options.full && !packed ? 3 : 4);
+    };
+    if (options.full) {
+      for (const auto& [name, value] : graph.parameters) count(value, graph.graph.info(value).kind == ValueKind::kWeight);
+    } else if (layout != nullptr) {
+      for (const auto& [name, value] : graph.adapter_parameters[0]) count(value, true);
+    }
+  }
+  bytes.arena += eval_arena;
+  bytes.scratch = scratch.shared + scratch.per_worker * static_cast<size_t>(num_threads);
+  return bytes;
+}
+
+}  // namespace graft

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "graft/graph/plan.h"
+#include "graft/models/adapter.h"
+#include "graft/models/model.h"
+#include "graft/train/batch.h"
+
+namespace graft {
+
+// One tensor that a run trains, with everything the optimizer keeps of it. All [size] f32.
+struct TrainedTensor {
+  std::string name;  // as in the adapter file (PEFT's name) or the model file
+  std::vector<int64_t> shape;
+  std::span<float> value;
+  Buffer grad, m, v;
+  Buffer master;             // full fine-tuning: the f32 rows behind a packed weight
+  Weight* packed = nullptr;  // repacked from `value` after each update
+  bool decay = true;         // weight decay applies: all but weights and biases of norms, and biases
+  std::span<float> gradient() const { return grad.as<float>(); }
+};
+
+struct StepOptions {
+  Compute compute = Compute::kF32;
+  bool full = false;        // train the base; else the adapter
+  double dropout = 0;
+  bool dropout_at_rank = false;
+  double label_smoothing = 0;
+  uint64_t seed = 0;
+  int recompute_every = 0;
+  int64_t head_chunk_rows = 64;
+  bool evaluate = true;     // also make the plan without gradients
+  bool moments = true;      // false where no optimizer follows (dump)
+};
+
+// Bytes of what a step keeps, known from headers and capacity before anything is allocated.
+struct StepBytes {
+  size_t weights = 0, trained = 0, arena = 0, scratch = 0;
+  size_t total() const { return weights + trained + arena + scratch; }
+};
+
+// Forward, loss and gradients of one model on micro-batches, compiled for a capacity. Nothing is allocated while running.
+class TrainStep {
+ public:
+  TrainStep(Context& context, Model& model, AdapterWeights* adapter, const StepOptions& options, const BatchCapacity& capacity);
+
+  // Adds the gradient of sum(label_weights * nll) / total_weight to every trained tensor's; returns that sum. `update` names dropout's draws.
+  double micro_batch(const Batch& batch, double total_weight, uint64_t update);
+  // The same sum without gradients (dropout off).
+  double evaluate(const Batch& batch, double total_weight);
+  void clear_gradients();
+  // After the optimizer changed `value`: packed weights follow.
+  void repack();
+
+  std::vector<TrainedTensor>& tensors() { return tensors_; }
+  const std::vector<TrainedTensor>& tensors() const { return tensors_; }
+  // nll of the labels of the last batch, in the batch's order.
+  std::span<const float> last_nll() const;
+  double flops(const Batch& batch) const;
+  size_t arena_bytes() const { return train_.arena_bytes(); }
+
+ private:
+  double run(Plan& plan, const DecoderGraph& graph, const Batch& batch, double total_weight, uint64_t update);
+
+  Context* context_;
+  Model* model_;
+  AdapterWeights* adapter_;
+  DecoderGraph train_graph_, eval_graph_;
+  Plan train_, eval_;
+  std::vector<TrainedTensor> tensors_;
+  RopeTable rope_;
+  std::vector<double> weights_;
+  std::vector<uint64_t> row_keys_;
+  double loss_ = 0;
+  const Plan* last_plan_ = nullptr;
+  Value last_nll_;
+  RunSizes last_sizes_;
+};
+
+// What a step would take.
+StepBytes step_bytes(const ModelFolder& folder, const AdapterLayout* layout, const StepOptions& options, const BatchCapacity& capacity,
+                     int num_threads);
+
+}  // namespace graft
