@@ -20,7 +20,7 @@ Value embedding(Graph& g, Value ids, Value table);
 Value rms_norm(Graph& g, Value x, Value weight, double eps, int64_t groups = 1);
 
 // One adapter of one projection: A [rank, in], B [out, rank]; y += scaling * (x A^T) B^T.
-struct Adapter {
+struct AdapterPair {
   Value a, b;
   double scaling = 1;
 };
@@ -37,19 +37,19 @@ struct LoraDownAttr {
   std::vector<Target> targets;
   bool has_offsets = false;  // input 1
 };
-Value lora_down(Graph& g, Value x, const std::vector<std::vector<Adapter>>& adapters, Value adapter_offsets);
+Value lora_down(Graph& g, Value x, const std::vector<std::vector<AdapterPair>>& adapters, Value adapter_offsets);
 
 // y_i = x W_i^T + h_i B_i^T + bias_i + residual_i for projections that share x.
 struct Projection {
   Value weight;               // a weight or bound [out, in]
   Value bias;                 // bound [out, 1] or none
   Value residual;             // [rows, out] or none
-  std::vector<Adapter> adapters;  // per slot, or empty
+  std::vector<AdapterPair> adapters;  // per slot, or empty
 };
 std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::vector<Projection>& outputs, Value h, Value adapter_offsets);
 
 // norm[o] = ||W[o] + scaling B[o] A||, no gradient (DoRA holds it constant).
-Value dora_norm(Graph& g, Value weight, const Adapter& adapter);
+Value dora_norm(Graph& g, Value weight, const AdapterPair& adapter);
 // y = z * magnitude / norm + bias; magnitude, norm, bias [columns, 1]; bias may be none.
 Value column_scale(Graph& g, Value z, Value magnitude, Value norm, Value bias);
 

@@ -27,7 +27,7 @@ struct AdapterMatrix {
 // An adapter in memory: what the graph needs to know, and tensors by the graph's names ("PATH.lora_A", "PATH.weight").
 struct AdapterWeights {
   LoraConfig config;
-  AdapterLayout layout;
+  AdapterSites sites;
   std::map<std::string, AdapterMatrix> tensors;
 
   // A fresh adapter on a model: A drawn by `init` (kaiming, gaussian, gaussian_rank, gaussian_in), named by (seed, tensor), B = 0, DoRA's
@@ -44,6 +44,6 @@ struct AdapterWeights {
 
 // The modules of a model as adapters see them.
 std::vector<BaseModule> base_modules(const ModelConfig& config);
-AdapterLayout make_layout(const LoraConfig& config, const ModelConfig& model, std::string_view where, bool training);
+AdapterSites adapter_sites(const LoraConfig& config, const ModelConfig& model, std::string_view where, bool training);
 
 }  // namespace graft

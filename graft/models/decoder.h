@@ -21,7 +21,7 @@ struct LinearModule {
 
 // One adapter as the graph sees it: which modules it adapts and how. Its tensors are bound by name:
 //   PATH.lora_A [rank, in], PATH.lora_B [out, rank], PATH.lora_magnitude_vector [out, 1], and PATH.weight of saved modules.
-struct AdapterLayout {
+struct AdapterSites {
   struct Module {
     std::string path;
     int64_t rank = 0;
@@ -47,7 +47,7 @@ struct DecoderOptions {
   DecoderOutput output = DecoderOutput::kLogits;
   bool train_base = false;               // full fine-tuning: every base parameter is trained
   bool train_adapter = false;            // the adapter of slot 0 is trained
-  std::vector<AdapterLayout> adapters;   // one per slot
+  std::vector<AdapterSites> adapters;   // one per slot
   bool adapter_rows = false;             // adapter_offsets names the rows of each slot
   bool keep_hidden = false;              // hidden.0 … hidden.N stay readable
   double dropout = 0;

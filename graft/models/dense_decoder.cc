@@ -75,8 +75,8 @@ class Builder {
   void add_adapters(Linear& layer, const std::string& path, int64_t out_features, int64_t in_features) {
     bool any = false;
     for (size_t slot = 0; slot < options_.adapters.size(); ++slot) {
-      Adapter adapter;
-      if (const AdapterLayout::Module* module = options_.adapters[slot].find(path)) {
+      AdapterPair adapter;
+      if (const AdapterSites::Module* module = options_.adapters[slot].find(path)) {
         any = true;
         const auto parameter = [&](const std::string& name, int64_t rows, int64_t columns) {
           const Value value = g().bound(path + name, fixed_shape(rows, columns));
@@ -159,7 +159,7 @@ void add_head(Builder& b, const ModelConfig& c, const DecoderOptions& options, V
   Linear head;
   head.name = "lm_head";
   bool saved = false;
-  for (const AdapterLayout& adapter : options.adapters) saved = saved || adapter.saves("lm_head");
+  for (const AdapterSites& adapter : options.adapters) saved = saved || adapter.saves("lm_head");
   head.weight = c.tie_word_embeddings && !saved ? b.base_matrix("model.embed_tokens", c.vocab_size, c.hidden_size)
                                                 : b.matrix("lm_head", c.vocab_size, c.hidden_size);
   b.add_adapters(head, "lm_head", c.vocab_size, c.hidden_size);
@@ -196,14 +196,14 @@ void add_head(Builder& b, const ModelConfig& c, const DecoderOptions& options, V
 
 }  // namespace
 
-const AdapterLayout::Module* AdapterLayout::find(std::string_view path) const {
+const AdapterSites::Module* AdapterSites::find(std::string_view path) const {
   for (const Module& module : modules) {
     if (module.path == path) return &module;
   }
   return nullptr;
 }
 
-bool AdapterLayout::saves(std::string_view path) const {
+bool AdapterSites::saves(std::string_view path) const {
   for (const std::string& module : saved_modules) {
     if (module == path) return true;
   }

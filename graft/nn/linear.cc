@@ -6,13 +6,13 @@ namespace graft {
 namespace {
 
 bool has_adapters(const Linear& layer) {
-  for (const Adapter& adapter : layer.adapters) {
+  for (const AdapterPair& adapter : layer.adapters) {
     if (adapter.a) return true;
   }
   return false;
 }
 
-Value down(Graph& g, const LinearContext& context, Value x, const std::vector<std::vector<Adapter>>& adapters, const std::string& site) {
+Value down(Graph& g, const LinearContext& context, Value x, const std::vector<std::vector<AdapterPair>>& adapters, const std::string& site) {
   const Dropout& d = context.dropout;
   if (d.p > 0 && !d.at_rank) x = dropout(g, x, d.row_keys, d.p, d.seed, site);
   Value h = lora_down(g, x, adapters, context.adapter_offsets);
@@ -21,7 +21,7 @@ Value down(Graph& g, const LinearContext& context, Value x, const std::vector<st
 }
 
 std::vector<Value> together(Graph& g, const LinearContext& context, Value x, const std::vector<Linear>& layers, Value residual) {
-  std::vector<std::vector<Adapter>> adapters;
+  std::vector<std::vector<AdapterPair>> adapters;
   bool any = false;
   for (const Linear& layer : layers) {
     adapters.push_back(layer.adapters);
@@ -33,7 +33,7 @@ std::vector<Value> together(Graph& g, const LinearContext& context, Value x, con
   for (const Linear& layer : layers) {
     const bool dora = static_cast<bool>(layer.magnitude);
     outputs.push_back({layer.weight, dora ? Value{} : layer.bias, dora ? Value{} : residual,
-                       has_adapters(layer) ? layer.adapters : std::vector<Adapter>{}});
+                       has_adapters(layer) ? layer.adapters : std::vector<AdapterPair>{}});
   }
   std::vector<Value> ys = projections(g, context.compute, x, outputs, h, context.adapter_offsets);
   for (size_t i = 0; i < layers.size(); ++i) {

@@ -26,7 +26,7 @@ struct LinearContext {
 struct Linear {
   std::string name;  // "q_proj": names the node and the dropout's random stream
   Value weight, bias;
-  std::vector<Adapter> adapters;  // per slot; empty without LoRA
+  std::vector<AdapterPair> adapters;  // per slot; empty without LoRA
   Value magnitude;                // DoRA, [out, 1]; one slot only
 };
 

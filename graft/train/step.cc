@@ -14,13 +14,13 @@ RunSizes plan_sizes(const BatchCapacity& capacity) {
   return sizes;
 }
 
-DecoderOptions decoder_options(const StepOptions& options, const AdapterLayout* layout, bool train) {
+DecoderOptions decoder_options(const StepOptions& options, const AdapterSites* sites, bool train) {
   DecoderOptions d;
   d.compute = options.compute;
   d.output = train ? DecoderOutput::kTrain : DecoderOutput::kLoss;
   d.train_base = train && options.full;
   d.train_adapter = train && !options.full;
-  if (layout != nullptr) d.adapters = {*layout};
+  if (sites != nullptr) d.adapters = {*sites};
   d.dropout = train ? options.dropout : 0;
   d.dropout_at_rank = options.dropout_at_rank;
   d.seed = options.seed;
@@ -53,8 +53,8 @@ bool is_norm_or_bias(const std::string& name) {
 
 TrainStep::TrainStep(Context& context, Model& model, AdapterWeights* adapter, const StepOptions& options, const BatchCapacity& capacity)
     : context_(&context), model_(&model), adapter_(adapter) {
-  const AdapterLayout* layout = adapter != nullptr ? &adapter->layout : nullptr;
-  train_graph_ = model.family().build(model.config(), decoder_options(options, layout, true));
+  const AdapterSites* sites = adapter != nullptr ? &adapter->sites : nullptr;
+  train_graph_ = model.family().build(model.config(), decoder_options(options, sites, true));
   train_ = Plan::compile(train_graph_.graph, plan_options(options, capacity, context.num_threads(), true));
   train_.prepare(context);
   rope_ = model.rope_table(std::max<int64_t>(1, capacity.longest));
@@ -101,7 +101,7 @@ TrainStep::TrainStep(Context& context, Model& model, AdapterWeights* adapter, co
   };
   bind(train_, train_graph_);
   if (options.evaluate) {
-    eval_graph_ = model.family().build(model.config(), decoder_options(options, layout, false));
+    eval_graph_ = model.family().build(model.config(), decoder_options(options, sites, false));
     eval_ = Plan::compile(eval_graph_.graph, plan_options(options, capacity, context.num_threads(), false));
     eval_.prepare(context);
     bind(eval_, eval_graph_);
@@ -172,7 +172,7 @@ double TrainStep::flops(const Batch& batch) const {
   return train_.flops(sizes);
 }
 
-StepBytes step_bytes(const ModelFolder& folder, const AdapterLayout* layout, const StepOptions& options, const BatchCapacity& capacity,
+StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& options, const BatchCapacity& capacity,
                      int num_threads) {
   StepBytes bytes;
   ModelLoadOptions load;
@@ -183,7 +183,7 @@ StepBytes step_bytes(const ModelFolder& folder, const AdapterLayout* layout, con
   size_t eval_arena = 0;
   for (const bool train : {true, false}) {
     if (!train && !options.evaluate) continue;
-    const DecoderGraph graph = family.build(folder.config, decoder_options(options, layout, train));
+    const DecoderGraph graph = family.build(folder.config, decoder_options(options, sites, train));
     const Plan plan = Plan::compile(graph.graph, plan_options(options, capacity, num_threads, train));
     scratch.merge(plan.scratch());
     if (!train) {
@@ -199,7 +199,7 @@ StepBytes step_bytes(const ModelFolder& folder, const AdapterLayout* layout, con
     };
     if (options.full) {
       for (const auto& [name, value] : graph.parameters) count(value, graph.graph.info(value).kind == ValueKind::kWeight);
-    } else if (layout != nullptr) {
+    } else if (sites != nullptr) {
       for (const auto& [name, value] : graph.adapter_parameters[0]) count(value, true);
     }
   }

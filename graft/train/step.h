@@ -83,7 +83,7 @@ class TrainStep {
 };
 
 // What a step would take.
-StepBytes step_bytes(const ModelFolder& folder, const AdapterLayout* layout, const StepOptions& options, const BatchCapacity& capacity,
+StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& options, const BatchCapacity& capacity,
                      int num_threads);
 
 }  // namespace graft

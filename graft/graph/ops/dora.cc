@@ -78,7 +78,7 @@ void dropout_gradient(GradientBuilder& b, const Node& node) {
 
 }  // namespace
 
-Value dora_norm(Graph& g, Value weight, const Adapter& adapter) {
+Value dora_norm(Graph& g, Value weight, const AdapterPair& adapter) {
   const int64_t out = g.shape(weight).fixed_rows;
   return g.add_node(kDoraNorm, {weight, adapter.a, adapter.b}, adapter.scaling, {fixed_shape(out, 1)}, "norm").outputs[0];
 }

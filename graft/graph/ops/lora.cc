@@ -116,7 +116,7 @@ const Op kLoraDown = {
 
 }  // namespace
 
-Value lora_down(Graph& g, Value x, const std::vector<std::vector<Adapter>>& adapters, Value adapter_offsets) {
+Value lora_down(Graph& g, Value x, const std::vector<std::vector<AdapterPair>>& adapters, Value adapter_offsets) {
   LoraDownAttr attr;
   attr.has_offsets = static_cast<bool>(adapter_offsets);
   std::vector<Value> inputs = {x, adapter_offsets};
@@ -124,7 +124,7 @@ Value lora_down(Graph& g, Value x, const std::vector<std::vector<Adapter>>& adap
   for (const auto& slots : adapters) {
     LoraDownAttr::Target target;
     target.column = columns;
-    for (const Adapter& adapter : slots) {
+    for (const AdapterPair& adapter : slots) {
       target.scaling.push_back(adapter.scaling);
       if (!adapter.a) {
         target.a.push_back(-1);

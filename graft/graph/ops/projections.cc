@@ -231,7 +231,7 @@ std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::ve
     out.residual = put(p.residual);
     out.column = column;
     int64_t width = 0;
-    for (const Adapter& adapter : p.adapters) {
+    for (const AdapterPair& adapter : p.adapters) {
       out.b.push_back(put(adapter.b));
       out.scaling.push_back(adapter.scaling);
       if (!adapter.b) continue;
