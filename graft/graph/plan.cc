@@ -23,6 +23,7 @@ int64_t value_bytes(const ValueInfo& info, const RunSizes& capacity) {
 }  // namespace
 
 const Graph& Run::graph() const { return plan_->graph_; }
+const RunSizes& Run::capacity() const { return plan_->options_.capacity; }
 int64_t Run::rows(Value value) const { return graph().shape(value).rows(inputs_->sizes); }
 void* Run::pointer(Value value) const { return plan_->pointers_[static_cast<size_t>(value.id)]; }
 

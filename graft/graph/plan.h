@@ -39,6 +39,7 @@ class Run {
   const RunSizes& sizes() const { return inputs_->sizes; }
   const RunInputs& inputs() const { return *inputs_; }
   const Graph& graph() const;
+  const RunSizes& capacity() const;
   bool is_f64() const { return graph().dtype() == DType::kF64; }
   int64_t rows(Value value) const;
 

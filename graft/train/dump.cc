@@ -76,7 +76,7 @@ BatchCapacity capacity_of(const Batch& batch) {
 class Output {
  public:
   void add(const std::string& name, std::vector<int64_t> shape, std::vector<float> values) {
-    tensors_.push_back({name, DType::kF32, std::move(shape)});
+    tensors_.push_back({name, DType::kF32, std::move(shape), {}});
     values_.push_back(std::move(values));
   }
   // Rows of tokens put to their places in [batch, seq, columns], 0 elsewhere.

@@ -12,6 +12,11 @@ namespace {
 enum Input : size_t { kX, kHead, kLabels, kWeights, kLoss, kH, kB, kDHead, kDB };
 enum Output : size_t { kNll, kDx, kDh };
 
+// Rows at once: no more than the plan can have, so that scratch and run agree.
+int64_t chunk_rows(const Node& node, const RunSizes& capacity) {
+  return std::min(node.attr<HeadLossAttr>().chunk_rows, std::max<int64_t>(1, capacity.labels));
+}
+
 template <typename T>
 void run_head_loss(const Run& run, const Node& node) {
   const HeadLossAttr& attr = node.attr<HeadLossAttr>();
@@ -22,7 +27,7 @@ void run_head_loss(const Run& run, const Node& node) {
   args.weights = run.span<const double>(node.inputs[kWeights]);
   args.label_smoothing = attr.label_smoothing;
   args.compute = attr.compute;
-  args.chunk_rows = attr.chunk_rows;
+  args.chunk_rows = chunk_rows(node, run.capacity());
   args.nll = run.span<T>(node.outputs[kNll]);
   if (node.inputs[kH]) {
     args.lora.row_end = args.x.extent(0);
@@ -57,8 +62,7 @@ const Op kHeadLoss = {
     .scratch = [](const Graph& g, const Node& node, const RunSizes& capacity, int threads) {
       const Shape& head = g.shape(node.inputs[kHead]);
       const int64_t rank = node.inputs[kB] ? g.shape(node.inputs[kB]).columns : 0;
-      const int64_t chunk = std::min(node.attr<HeadLossAttr>().chunk_rows, std::max<int64_t>(1, capacity.labels));
-      return head_cross_entropy_scratch(threads, head.columns, head.fixed_rows, chunk, rank);
+      return head_cross_entropy_scratch(threads, head.columns, head.fixed_rows, chunk_rows(node, capacity), rank);
     },
     .flops = [](const Graph& g, const Node& node, const RunSizes& sizes) {
       const Shape& head = g.shape(node.inputs[kHead]);

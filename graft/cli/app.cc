@@ -1,0 +1,65 @@
+#include "graft/cli/app.h"
+
+#include <csignal>
+#include <cstdio>
+#include <new>
+
+#include "graft/base/cpu.h"
+#include "graft/base/error.h"
+#include "graft/cli/common.h"
+#include "graft/cli/version.h"
+
+namespace graft {
+namespace {
+
+void print_error(const std::string& message, const std::string& hint) {
+  fmt::print(stderr, "error: {}\n", message);
+  if (!hint.empty()) fmt::print(stderr, "hint: {}\n", hint);
+}
+
+}  // namespace
+
+int run_graft(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_DFL);  // `graft … | head` ends quietly
+  CLI::App app("graft: fine-tune, merge and run open language models on the machine you own.", "graft");
+  app.footer("Example:\n  graft train --model Qwen2.5-0.5B --data train.jsonl --out my-adapter\n\n"
+             "graft COMMAND --help shows a command's flags and an example.");
+  app.set_version_flag("--version", version_text);
+  app.require_subcommand(1);
+  app.failure_message(CLI::FailureMessage::simple);
+  add_dump(app);
+  try {
+    cpu_level();  // a wrong GRAFT_CPU is a usage error before anything runs
+  } catch (const Error& e) {
+    print_error(e.what(), e.hint());
+    return 2;
+  }
+  try {
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::Success& e) {
+    return app.exit(e);  // --help, --version
+  } catch (const CLI::ParseError& e) {
+    const CLI::App* at = &app;
+    for (const CLI::App* sub : app.get_subcommands()) at = sub;
+    print_error(e.what(), fmt::format("{} --help shows the flags", at == &app ? "graft" : "graft " + at->get_name()));
+    return 2;
+  } catch (const UsageError& e) {
+    print_error(e.what(), "");
+    return 2;
+  } catch (const Interrupted& e) {
+    fmt::print(stderr, "{}\n", e.what());
+    return 130;
+  } catch (const Error& e) {
+    print_error(e.what(), e.hint());
+    return 1;
+  } catch (const std::bad_alloc&) {
+    print_error("out of memory", "use a smaller model, batch or --max-length, or free memory");
+    return 1;
+  } catch (const std::exception& e) {
+    print_error(e.what(), "");
+    return 1;
+  }
+}
+
+}  // namespace graft

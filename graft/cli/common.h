@@ -1,0 +1,61 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "graft/kernels/context.h"
+#include "graft/kernels/gemm.h"
+
+namespace graft {
+
+// Wrong usage that the command line alone shows: printed as an error, exit code 2.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Interrupted by SIGINT or SIGTERM after saving what was made: exit code 130.
+class Interrupted : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// The flags every command has.
+struct CommonFlags {
+  int threads = 0;  // 0: cores this process may use
+  uint64_t seed = 0;
+  std::string dtype = "auto";
+  bool quiet = false, verbose = false, json = false;
+};
+void add_common_flags(CLI::App& command, CommonFlags& flags, bool with_json = true);
+
+// Threads and scratch as the flags ask, made when a command runs. Applies --quiet and --verbose to the log.
+class Runtime {
+ public:
+  explicit Runtime(const CommonFlags& flags);
+  Context& context() { return *context_; }
+  ThreadPool& pool() { return *pool_; }
+
+ private:
+  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<Context> context_;
+};
+
+// `auto` resolved: bf16 where the CPU has native bf16 dot products, else f32.
+Compute resolve_compute(const std::string& dtype);
+std::string compute_name(Compute compute);  // "f32", "bf16"
+
+// Set by SIGINT and SIGTERM once install_signal_handlers was called; a second signal ends the process at once.
+extern std::atomic<bool> stop_requested;
+void install_signal_handlers();
+
+bool stderr_is_terminal();
+bool stdout_is_terminal();
+
+// One function per subcommand, each in its own file.
+void add_dump(CLI::App& app);
+
+}  // namespace graft
