@@ -71,8 +71,8 @@ int64_t without_trailing_space(std::string_view text, int64_t begin, int64_t end
 }
 
 // The message that a {% generation %} block shows: the one most of its data comes from; for a block without data the
-// first answer after what stands before it. -1 if there is none.
-int32_t message_of(const Rendered& rendered, std::pair<int64_t, int64_t> span, const Json& messages) {
+// first answer that is neither `previous` nor before the data in front of it. -1 if there is none.
+int32_t message_of(const Rendered& rendered, std::pair<int64_t, int64_t> span, const Json& messages, int32_t previous) {
   std::map<int32_t, int64_t> bytes;
   int32_t before = -1;
   for (const DataRange& range : rendered.data) {
@@ -83,7 +83,7 @@ int32_t message_of(const Rendered& rendered, std::pair<int64_t, int64_t> span, c
   const auto most =
       std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   if (most != bytes.end()) return most->first;
-  for (size_t i = static_cast<size_t>(before + 1); i < messages.size(); ++i) {
+  for (auto i = static_cast<size_t>(std::max({before, previous + 1, 0})); i < messages.size(); ++i) {
     if (messages[i].value("role", Json()) == "assistant") return static_cast<int32_t>(i);
   }
   return -1;
@@ -316,10 +316,16 @@ AssistantSpan ChatFormat::answer(const Json& messages, size_t i, const ChatOptio
            a.byte_offsets[shared] == b.byte_offsets[shared]) {
       ++shared;
     }
-    end = shared == 0 ? 0 : a.byte_offsets[shared - 1].second;
-    if (end < data_end || without_trailing_space(whole.text, data_end, end) == data_end) {
-      unsure("the template ends it differently when other messages follow");
+    end = -1;
+    for (size_t t = shared; t-- > 0;) {
+      const auto& [from, to] = a.byte_offsets[t];
+      if (tokenizer.is_special(a.ids[t])) {
+        if (from >= data_end) end = to;
+        break;
+      }
+      if (without_trailing_space(whole.text, from, to) > from) break;
     }
+    if (end < 0) unsure("the template ends it differently when other messages follow");
   }
   if (end <= begin) unsure("the template writes nothing for it");
   // White space behind the mark that ends the turn is never generated; where it is all there is, it is that mark.
@@ -340,8 +346,9 @@ ChatText ChatFormat::render_answers(const Json& messages, const ChatOptions& opt
   Rendered whole = render_messages(list, plain, -1);
   std::vector<AssistantSpan> spans;
   if (whole.marks_generation) {
+    int32_t message = -1;
     for (const auto& span : whole.spans) {
-      const int32_t message = message_of(whole, span, list);
+      message = message_of(whole, span, list, message);
       if (span.first < span.second && is_wanted(message)) spans.push_back({span.first, span.second, message});
     }
   } else {

@@ -65,8 +65,8 @@ class ChatFormat {
 
   // The text of a whole conversation and what the assistant wrote in it: the {% generation %} blocks of a template that
   // has them; else, for message i, what messages[:i] with the opening of an answer lacks of messages[:i + 1]. Both must
-  // be prefixes of the whole text. Where only the end differs (a template that closes a conversation in its own way),
-  // the shared part is taken in whole tokens. Where it cannot be told for sure what the assistant wrote, an Error names
+  // be prefixes of the whole text. Where only what follows the turn's special token differs (a template that closes a
+  // conversation in its own way), the answer ends with that token. Where it cannot be told for sure what the assistant wrote, an Error names
   // template and message: nothing is ever guessed. The span includes the token that ends the turn, but not white space
   // behind it. `wanted`: a flag per message; spans of other messages are neither sought nor given. Empty: every
   // assistant message.

@@ -325,7 +325,7 @@ void Interpreter::loop(const Stmt& s, const Value& items, int64_t depth) {
     runtime_.keep(state, [](Object& object) { static_cast<Loop&>(object).clear(); });
   }
   for (size_t i = 0; i < state->size(); ++i) {
-    runtime_.step();
+    runtime_.step(4);  // a scope is made
     state->index = static_cast<int64_t>(i);
     auto scope = inner();
     scope->set(template_.loop, loop_value);
