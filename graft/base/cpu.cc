@@ -25,6 +25,12 @@ bool request_amx() {
   return ::syscall(SYS_arch_prctl, 0x1023, 18) == 0;
 }
 
+bool has_f16c() {  // clang 14 does not know the name in __builtin_cpu_supports
+  unsigned eax = 1, ebx = 0, ecx = 0, edx = 0;
+  __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+  return (ecx >> 29 & 1) != 0;
+}
+
 bool has_amx_bf16() {
   unsigned eax = 7, ebx = 0, ecx = 0, edx = 0;
   __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
@@ -35,7 +41,7 @@ bool has_amx_bf16() {
 CpuLevel detect() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return CpuLevel::kSse4;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c()) return CpuLevel::kSse4;
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
       !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512cd")) {
     return CpuLevel::kAvx2;
