@@ -6,7 +6,7 @@ namespace graft {
 namespace {
 
 float dot(int64_t rounds) noexcept {
-  const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3F803F80), y = (__m512bh)_mm512_set1_epi32(0x00010001);
+  const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3F803F80), y = (__m512bh)_mm512_set1_epi32(0x0D800D80);
   __m512 sum[24];
 #pragma GCC unroll 24
   for (int i = 0; i < 24; ++i) sum[i] = _mm512_setzero_ps();

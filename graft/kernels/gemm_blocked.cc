@@ -277,7 +277,7 @@ void task_nt_dot(const GemmTable& table, const DotTable& dot, const uint32_t* x,
   const int64_t all_pairs = (in + 1) / 2, whole = stored_as(output.w, DType::kBF16) ? all_pairs / dot.pair_multiple * dot.pair_multiple : 0;
   const auto run = [&](const uint32_t* b, int64_t pair, int64_t num_pairs, bool resume) {
     for_each_tile(rows, dot.tile_rows, [&](int64_t t, int height) {
-      dot.tile(height, x + t * stride + pair, stride, b, num_pairs, c + t * kGemmPanel, kGemmPanel, resume);
+      dot.tile(height, static_cast<int>(count), x + t * stride + pair, stride, b, num_pairs, c + t * kGemmPanel, kGemmPanel, resume);
     });
   };
   if (all_pairs == 0) std::fill_n(c, rows * kGemmPanel, 0.0f);
@@ -326,7 +326,7 @@ void sum_nn_dot(const GemmTable& table, const DotTable& dot, const uint32_t* dy,
     }
     std::fill(pairs + num_pairs * kGemmPanel, pairs + padded * kGemmPanel, 0u);
     for_each_tile(rows, dot.tile_rows, [&](int64_t t, int height) {
-      dot.tile(height, dy + t * stride + o0 / 2, stride, pairs, padded, c + t * kGemmPanel, kGemmPanel, o0 > 0);
+      dot.tile(height, static_cast<int>(count), dy + t * stride + o0 / 2, stride, pairs, padded, c + t * kGemmPanel, kGemmPanel, o0 > 0);
     });
   }
 }

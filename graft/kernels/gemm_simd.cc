@@ -410,7 +410,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace graft {
 const GemmTable* gemm_simd() noexcept { return GRAFT_SIMD_TABLE(kGemmTable); }
-#if 1
+#if !defined(__x86_64__)
 const DotTable* gemm_avx512bf16() noexcept { return nullptr; }
 const DotTable* gemm_amx() noexcept { return nullptr; }
 #endif

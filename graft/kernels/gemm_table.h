@@ -44,10 +44,10 @@ const GemmTable* gemm_simd() noexcept;  // null: run the reference
 // bf16 dot products: pairs of bf16 along the summed dimension. One kind of instruction for every number of rows; the chain of an output
 // runs over the whole dimension, so that a chain may be left in c and resumed.
 struct DotTable {
-  // c[m][j] = (resume ? c[m][j] : +0) + chain over p of dot(a[m * a_stride + p], b[p * 64 + j]), m < rows <= tile_rows, j < 64.
+  // c[m][j] = (resume ? c[m][j] : +0) + chain over p of dot(a[m * a_stride + p], b[p * 64 + j]), m < rows <= tile_rows, j < lanes (or more).
   // b is padded with zeros to an even number of summed entries, and to pair_multiple pairs (as is a).
-  void (*tile)(int rows, const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t num_pairs, float* c, int64_t c_stride,
-               bool resume) noexcept;
+  void (*tile)(int rows, int lanes, const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t num_pairs, float* c,
+               int64_t c_stride, bool resume) noexcept;
   void (*round_row)(const float* x, int64_t n, uint16_t* out) noexcept;  // to nearest even
   // b[p][j] = (W[2p, column j], W[2p + 1, column j]) from a 16-bit panel: n <= 64 rows (an odd last one is paired with zero), num_pairs
   // pairs of columns.
