@@ -230,6 +230,37 @@ ModelFolder ModelFolder::open(const std::string& folder, std::span<const std::st
   return model;
 }
 
+std::vector<std::string> copy_side_files(const std::string& from, const std::string& to) {
+  static constexpr std::string_view kKinds[] = {".json", ".jinja", ".txt", ".model", ".md"};
+  std::error_code error;
+  std::filesystem::create_directories(to, error);
+  GRAFT_CHECK(!error, "{}: cannot create the folder: {}", to, error.message());
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(from)) {
+    const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
+    const bool licence = name == "LICENSE" || name == "NOTICE" || name == "USE_POLICY";
+    const bool kind = std::count(std::begin(kKinds), std::end(kKinds), extension) > 0;
+    const bool other = name.front() == '.' || name.find(".index.json") != std::string::npos ||
+                       name.starts_with("adapter_config") || name.ends_with("_state.json") || name == "README.md" ||
+                       name == "all_results.json";
+    if (entry.is_regular_file() && (licence || kind) && !other) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  for (const std::string& name : names) write_file(to + "/" + name, read_file(from + "/" + name));
+  return names;
+}
+
+Json config_with_dtype(const Json& raw, DType dtype) {
+  const char* name = dtype == DType::kBF16  ? "bfloat16"
+                     : dtype == DType::kF16 ? "float16"
+                     : dtype == DType::kF64 ? "float64"
+                                            : "float32";
+  Json json = raw;
+  json[raw.contains("dtype") ? "dtype" : "torch_dtype"] = name;
+  if (raw.contains("dtype") && raw.contains("torch_dtype")) json["torch_dtype"] = name;
+  return json;
+}
+
 ModelWriter::ModelWriter(const std::string& folder, const std::vector<TensorToWrite>& tensors, uint64_t shard_bytes,
                          Metadata metadata)
     : folder_(folder), metadata_(std::move(metadata)) {

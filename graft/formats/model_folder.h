@@ -80,6 +80,13 @@ struct ModelFolder {
 // The weight_map of model.safetensors.index.json: tensor name -> file name, checked to name files of the same folder.
 std::map<std::string, std::string> parse_weight_index(const Json& json, std::string_view where);
 
+// Copies what makes a model folder complete besides weights: config, generation config, tokenizer, templates, vocabularies,
+// licence. Not: weights of any kind, adapters, states of training. `to` is created. Returns the names, sorted.
+std::vector<std::string> copy_side_files(const std::string& from, const std::string& to);
+
+// config.json as it was read, saying that the weights are stored as `dtype` (under the key it had, else torch_dtype).
+Json config_with_dtype(const Json& raw, DType dtype);
+
 // Writes model.safetensors, or shards of at most `shard_bytes` (0: one file; a larger tensor has a shard of its own)
 // with their index, one tensor at a time. tensors() is the order to write them in. Shards fill in the order given.
 class ModelWriter {

@@ -93,6 +93,22 @@ TEST(ModelFolder, WritesShardsThatReadBack) {
   }
 }
 
+TEST(ModelFolder, CopiesWhatBelongsToAModelAndNoWeights) {
+  const TempDir from, to;
+  for (const char* name :
+       {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "merges.txt",
+        "chat_template.jinja", "LICENSE", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+        "adapter_config.json", "trainer_state.json", ".gitattributes", "README.md"}) {
+    write_file(from / name, name);
+  }
+  EXPECT_EQ(copy_side_files(from.path(), to / "out"),
+            (std::vector<std::string>{"LICENSE", "chat_template.jinja", "config.json", "generation_config.json",
+                                      "merges.txt", "tokenizer.json", "tokenizer.model"}));
+  EXPECT_EQ(read_file(to / "out/merges.txt"), "merges.txt");
+  EXPECT_EQ(config_with_dtype({{"a", 1}, {"dtype", "bfloat16"}}, DType::kF32), (Json{{"a", 1}, {"dtype", "float32"}}));
+  EXPECT_EQ(config_with_dtype({{"a", 1}}, DType::kF16), (Json{{"a", 1}, {"torch_dtype", "float16"}}));
+}
+
 TEST(ModelFolder, HostileFoldersGetTheirVerdict) {
   GRAFT_NEEDS_FIXTURES();
   int cases = 0;
