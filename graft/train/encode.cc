@@ -8,6 +8,7 @@
 #include "graft/base/file.h"
 #include "graft/base/json.h"
 #include "graft/base/log.h"
+#include "graft/text/chat.h"
 #include "graft/text/tokenizer_config.h"
 
 namespace graft {
@@ -26,12 +27,27 @@ std::vector<int64_t> token_ids(const Json& config, const char* key) {
   return ids;
 }
 
+// Does a template print what a developer message says? Those made before the role drop it or refuse it.
+bool shows_developer(const ChatFormat& chat) {
+  const Json messages = {{{"role", "developer"}, {"content", "probe"}}, {{"role", "user"}, {"content", "a"}}};
+  try {
+    return chat.render(messages).text.find("probe") != std::string::npos;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 struct RowEncoder::Impl {
+  Impl(EncodeSettings given, Tokenizer loaded) : settings(std::move(given)), tokenizer(std::move(loaded)) {}
+
   EncodeSettings settings;
   Tokenizer tokenizer;
   std::optional<int32_t> end;
+  std::optional<ChatFormat> chat;
+  Error chat_error{"the model has no chat template"};  // why there is no `chat`
+  bool knows_developer = false;
   std::vector<int64_t> stops;
 
   void encode_text(const DataRow& row, EncodedRow* out) const {
@@ -51,6 +67,49 @@ struct RowEncoder::Impl {
     if (settings.loss_on != "all") std::fill_n(out->label_weights.begin(), prompt, 0.0f);
   }
 
+  // Which messages are trained, by loss_on; weights are looked at later.
+  bool learns(const DataRow& row, size_t i) const {
+    const ChatRow& c = *row.chat;
+    if (c.messages[i]["role"] != "assistant") return false;
+    const std::string& on = settings.loss_on;
+    if (on == "assistant" || on == "all") return true;
+    const bool pairs = row.format == RowFormat::kCompletionMessages;
+    if (pairs && on != "last") return static_cast<int64_t>(i) >= c.num_prompt_messages;
+    if (on == "auto") return true;
+    for (size_t k = i + 1; k < c.messages.size(); ++k) {
+      if (c.messages[k]["role"] == "assistant") return false;
+    }
+    return true;
+  }
+
+  void encode_chat(const DataRow& row, EncodedRow* out) const {
+    GRAFT_CHECK(chat, "{}", chat_error.what());
+    const ChatRow& c = *row.chat;
+    // OpenAI's newer name for the system role, under templates made before it.
+    Json renamed;
+    for (size_t i = 0; i < c.messages.size() && !knows_developer; ++i) {
+      if (c.messages[i]["role"] != "developer") continue;
+      if (renamed.is_null()) renamed = c.messages;
+      renamed[i]["role"] = "system";
+    }
+    const Json& messages = renamed.is_null() ? c.messages : renamed;
+    const bool all = settings.loss_on == "all";
+    std::vector<uint8_t> wanted(messages.size());
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      // Under "all" only messages of another weight than the rest need their place.
+      wanted[i] = learns(row, i) && (all ? c.weights[i] != 1.0f : c.weights[i] > 0);
+    }
+    ChatOptions options;
+    options.tools = c.tools;
+    options.variables = c.template_args;
+    const ChatTokens tokens = ChatFormat::encode(tokenizer, chat->render_answers(messages, options, tokenizer, wanted));
+    out->ids = tokens.ids;
+    out->label_weights.assign(tokens.ids.size(), all ? 1.0f : 0.0f);
+    for (size_t t = 0; t < tokens.ids.size(); ++t) {
+      if (tokens.message[t] >= 0) out->label_weights[t] = c.weights[static_cast<size_t>(tokens.message[t])];
+    }
+  }
+
   int32_t need_end() const {
     GRAFT_CHECK_HINT(end, "add eos_token to tokenizer_config.json",
                      "the model has no end token: neither eos_token nor eos_token_id is set");
@@ -60,7 +119,7 @@ struct RowEncoder::Impl {
 
 RowEncoder::RowEncoder(const std::string& folder, const EncodeSettings& settings) {
   const TokenizerConfig config = load_tokenizer_config(folder);
-  impl_ = std::make_unique<Impl>(Impl{settings, Tokenizer::load(folder), {}, {}});
+  impl_ = std::make_unique<Impl>(settings, Tokenizer::load(folder));
   Impl& m = *impl_;
   const Json generation = optional_json(folder + "/generation_config.json"),
              model = optional_json(folder + "/config.json");
@@ -75,6 +134,14 @@ RowEncoder::RowEncoder(const std::string& folder, const EncodeSettings& settings
                 m.stops[0]);
     m.end = static_cast<int32_t>(m.stops[0]);
   }
+  try {
+    // A template that does not load is no fault of data that need none.
+    m.chat = ChatFormat::load(folder);
+    m.knows_developer = shows_developer(*m.chat);
+  } catch (const Error& error) {
+    m.chat_error = error;
+  }
+  if (m.chat) m.chat->set_template_args(settings.template_args);
   if (m.settings.max_length == 0) {
     if (model.is_object() && model.contains("max_position_embeddings") &&
         model["max_position_embeddings"].is_number_integer()) {
@@ -96,12 +163,14 @@ bool RowEncoder::ends(int32_t id) const {
   return impl_->end == id || std::find(impl_->stops.begin(), impl_->stops.end(), id) != impl_->stops.end();
 }
 
-std::string RowEncoder::loss_fault(RowFormat format) const {
+std::optional<Error> RowEncoder::format_fault(RowFormat format) const {
   const std::string& loss_on = impl_->settings.loss_on;
   if (format == RowFormat::kText && loss_on != "auto" && loss_on != "all") {
-    return fmt::format("loss_on is {}, but text rows have no {}; expected auto or all", loss_on,
-                       loss_on == "completion" ? "completion" : "assistant");
+    return Error(fmt::format("loss_on is {}, but text rows have no {}; expected auto or all", loss_on,
+                             loss_on == "completion" ? "completion" : "assistant"),
+                 "give another --loss-on");
   }
+  if (is_chat(format) && !impl_->chat) return impl_->chat_error;
   return {};
 }
 
@@ -111,7 +180,7 @@ void RowEncoder::encode(const DataRow& row, EncodedRow* out) const {
   } else if (row.format == RowFormat::kCompletion) {
     impl_->encode_completion(row, out);
   } else {
-    fail("chat rows are not wired yet");
+    impl_->encode_chat(row, out);
   }
   if (!out->label_weights.empty()) out->label_weights[0] = 0;  // nothing comes before it
 }
@@ -153,8 +222,8 @@ EncodedData encode_rows(const DataRows& rows, const RowEncoder& encoder, ThreadP
   for (const DataFile& file : rows.files) {
     out.data.add_file(file.path);
     out.chat |= file.num_rows > 0 && is_chat(file.format);
-    if (std::string fault = encoder.loss_fault(file.format); file.num_rows > 0 && !fault.empty()) {
-      out.faults.add({file.path, std::move(fault), "give another --loss-on"});
+    if (const auto fault = encoder.format_fault(file.format); file.num_rows > 0 && fault) {
+      out.faults.add({file.path, fault->what(), fault->hint()});
       return out;
     }
   }
@@ -206,8 +275,12 @@ EncodedData encode_rows(const DataRows& rows, const RowEncoder& encoder, ThreadP
           ++out.num_dropped;
           continue;
         }
-        ++out.num_truncated;
-        kept = settings.max_length;
+        if (settings.too_long == "report") {
+          if (out.too_long_rows.size() < DataFaults::kMaxKept) out.too_long_rows.push_back(begin + i);
+        } else {
+          ++out.num_truncated;
+          kept = settings.max_length;
+        }
       }
       // From "the weight of learning token t" to "the weight of what position t predicts".
       bool trains = false, ends = false;
@@ -237,23 +310,26 @@ EncodedData encode_rows(const DataRows& rows, const RowEncoder& encoder, ThreadP
   return out;
 }
 
-EncodedData load_rows(const std::string& path, const RowEncoder& encoder, ThreadPool& pool) {
-  EncodedData out = encode_rows(read_data_rows(path), encoder, pool);
-  out.faults.throw_if_fatal(path);
+void log_data_warnings(const EncodedData& out, const std::string& path, const EncodeSettings& settings) {
   constexpr int kMaxShown = 10;
   int shown = 0;
   for (const DataFault& fault : out.faults.kept) {
+    if (fault.fatal) continue;
     if (++shown > kMaxShown) break;
     log_warning("{}: {}", fault.where, fault.what);
   }
   if (out.faults.num_warnings > kMaxShown)
     log_warning("{}: {} more warnings", path, out.faults.num_warnings - kMaxShown);
   if (out.num_truncated > 0)
-    log_warning("{}: {} rows are longer than {} tokens and were cut", path, out.num_truncated,
-                encoder.settings().max_length);
+    log_warning("{}: {} rows are longer than {} tokens and were cut", path, out.num_truncated, settings.max_length);
   if (out.num_dropped > 0)
-    log_warning("{}: {} rows are longer than {} tokens and were dropped", path, out.num_dropped,
-                encoder.settings().max_length);
+    log_warning("{}: {} rows are longer than {} tokens and were dropped", path, out.num_dropped, settings.max_length);
+}
+
+EncodedData load_rows(const std::string& path, const RowEncoder& encoder, ThreadPool& pool) {
+  EncodedData out = encode_rows(read_data_rows(path), encoder, pool);
+  out.faults.throw_if_fatal(path);
+  log_data_warnings(out, path, encoder.settings());
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "graft/base/error.h"
 #include "graft/base/thread_pool.h"
 #include "graft/text/tokenizer.h"
 #include "graft/train/dataset.h"
@@ -15,9 +16,9 @@ namespace graft {
 
 // What decides how a row becomes tokens (fields of TrainConfig).
 struct EncodeSettings {
-  std::string loss_on = "auto";            // auto | completion | assistant | last | all
-  std::string too_long = "error";          // error | truncate | drop
-  int64_t max_length = 0;                  // 0: the model's maximum
+  std::string loss_on = "auto";                 // auto | completion | assistant | last | all
+  std::string too_long = "error";               // error | truncate | drop
+  int64_t max_length = 0;                       // 0: the model's maximum
   std::vector<std::string> template_args = {};  // K=V
 };
 
@@ -47,8 +48,8 @@ class RowEncoder {
 
   // Throws Error: no end token where one is needed, no chat template, the template refuses the conversation.
   void encode(const DataRow& row, EncodedRow* out) const;
-  // Why this loss_on cannot be for rows of a format; empty if it can.
-  std::string loss_fault(RowFormat format) const;
+  // Why rows of a format cannot be encoded at all, whatever they say (no chat template, a loss_on that they cannot have).
+  std::optional<Error> format_fault(RowFormat format) const;
 
   const Tokenizer& tokenizer() const;
   const EncodeSettings& settings() const;  // with max_length resolved; 0 if the model has no maximum
@@ -67,6 +68,7 @@ struct EncodedData {
   DataFaults faults;                                             // what reading found, then what encoding found
   int64_t num_rows = 0;                                          // read
   int64_t num_too_long = 0, num_truncated = 0, num_dropped = 0;  // beyond max_length; of these cut, or left out
+  std::vector<int64_t> too_long_rows;                            // the first of them, under "report"
   int64_t num_untrained = 0;  // rows without a trained token: left out, with a warning
   int64_t num_ending = 0;     // rows whose end token is trained
   int64_t num_tokens = 0, num_trained_tokens = 0, longest = 0;  // over all rows, before any was cut or left out
@@ -76,6 +78,9 @@ struct EncodedData {
 
 // Encodes rows on all threads of the pool; the result depends on nothing but rows and encoder.
 EncodedData encode_rows(const DataRows& rows, const RowEncoder& encoder, ThreadPool& pool);
+
+// Tells the warnings among the faults, and how many rows were cut or left out, to the log.
+void log_data_warnings(const EncodedData& data, const std::string& path, const EncodeSettings& settings);
 
 // The way of `train` and `eval`: reads a file and encodes it; throws one Error with all that is wrong.
 EncodedData load_rows(const std::string& path, const RowEncoder& encoder, ThreadPool& pool);

@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <map>
+
 #include "graft/base/error.h"
 #include "graft/base/file.h"
+#include "graft/formats/jsonl.h"
 #include "tests/support/bad_case.h"
 #include "tests/support/fixtures.h"
 
@@ -134,6 +138,129 @@ TEST(RowEncoder, TooLongRows) {
     EXPECT_NE(dropped.data.where(i).find(fmt::format(":{}", row + 1)), std::string::npos);
   }
   EXPECT_GT(last, dropped.data.size() - 1);
+}
+
+// The mask of a conversation is what transformers gives for templates that mark their answers.
+TEST(RowEncoder, ChatMasksOfTheReference) {
+  GRAFT_NEEDS_FIXTURES();
+  std::map<std::string, Json> inputs;
+  for (const JsonRow& row : read_rows(test::fixtures() + "/chat/vectors.jsonl"))
+    inputs[row.value["id"]] = row.value["input"];
+  int compared = 0;
+  std::map<std::string, RowEncoder> encoders;
+  const test::TempDir folder;
+  for (const JsonRow& mask : read_rows(test::fixtures() + "/chat/masks.jsonl")) {
+    const std::string id = mask.value["id"], name = id.substr(0, id.find('/'));
+    const Json& input = inputs.at(id);
+    // Rows have no other variables, no open end and no answer asked for.
+    bool plain = true;
+    for (const auto& [key, value] : input.items())
+      plain &= key == "messages" || key == "tools" || key == "bos_token" || key == "eos_token" ||
+               (key == "add_generation_prompt" && value == false);
+    if (!plain || id.ends_with("content-missing")) continue;  // a message without content is refused in data
+    // The folder made here has no bos_token, and the reference reads special tokens in what messages say.
+    if (input.contains("bos_token") || input["messages"].dump().find("<|") != std::string::npos) continue;
+    if (!encoders.contains(name)) {
+      const std::string model = folder / name;
+      std::filesystem::create_directories(model);
+      for (const char* file : {"tokenizer.json", "tokenizer_config.json"})
+        std::filesystem::copy(test::fixtures() + "/tokenizer/qwen2/" + file, model + "/" + file);
+      std::filesystem::copy(test::fixtures() + "/chat/templates/" + name + ".jinja", model + "/chat_template.jinja");
+      encoders.emplace(name, RowEncoder(model, {}));
+    }
+    DataRow row;
+    bool good = true;
+    std::string faults;
+    Json value = {{"messages", input["messages"]}};
+    if (input.contains("tools")) value["tools"] = input["tools"];
+    good = parse_row(std::move(value), &row, [&](std::string what, std::string) { faults += what + "\n"; });
+    ASSERT_TRUE(good) << id << faults;
+    EncodedRow out;
+    encoders.at(name).encode(row, &out);
+    ASSERT_EQ(out.ids, mask.value["ids"].get<std::vector<int32_t>>()) << id;
+    std::vector<float> expect = mask.value["mask"].get<std::vector<float>>();
+    if (!expect.empty()) expect[0] = 0;
+    EXPECT_EQ(out.label_weights, expect) << id;
+    ++compared;
+  }
+  EXPECT_GT(compared, 10);
+}
+
+TEST(RowEncoder, MessagesByWeightAndLossOn) {
+  GRAFT_NEEDS_FIXTURES();
+  const std::string model = test::fixtures() + "/models/qwen2";
+  DataRow row;
+  const Json messages = {
+      {{"role", "user"}, {"content", "q"}}, {{"role", "assistant"}, {"content", "first"}, {"weight", 0}},
+      {{"role", "user"}, {"content", "r"}}, {{"role", "assistant"}, {"content", "second"}, {"weight", 0.5}},
+      {{"role", "user"}, {"content", "s"}}, {{"role", "assistant"}, {"content", "third"}}};
+  ASSERT_TRUE(
+      parse_row(Json{{"messages", messages}}, &row, [](std::string what, std::string) { ADD_FAILURE() << what; }));
+  const auto trained = [&](const std::string& loss_on) {
+    const RowEncoder encoder(model, {.loss_on = loss_on});
+    EncodedRow out;
+    encoder.encode(row, &out);
+    Dataset data;
+    std::vector<float> weights(out.label_weights.begin() + 1, out.label_weights.end());
+    weights.push_back(0);
+    data.add(out.ids, weights, 0, data.add_file("x"), 1);
+    std::map<float, std::string> by_weight;
+    for (size_t t = 1; t < out.ids.size(); ++t)
+      by_weight[out.label_weights[t]] += encoder.tokenizer().decode({out.ids[t]});
+    return by_weight;
+  };
+  auto assistant = trained("auto");
+  EXPECT_EQ(assistant[1.0f], "third<|im_end|>");
+  EXPECT_EQ(assistant[0.5f], "second<|im_end|>");
+  EXPECT_EQ(trained("assistant"), assistant);
+  auto last = trained("last");
+  EXPECT_EQ(last[1.0f], "third<|im_end|>");
+  EXPECT_EQ(last.size(), 2u);
+  EXPECT_EQ(trained("completion"), last);
+  auto all = trained("all");
+  EXPECT_EQ(all[0.0f], "first<|im_end|>");
+  EXPECT_EQ(all[0.5f], "second<|im_end|>");
+  EXPECT_NE(all[1.0f].find("third"), std::string::npos);
+  EXPECT_NE(all[1.0f].find("user\nq"), std::string::npos);
+}
+
+TEST(RowEncoder, CompletionMessagesTrainTheCompletionOnly) {
+  GRAFT_NEEDS_FIXTURES();
+  const RowEncoder encoder(test::fixtures() + "/models/qwen2", {});
+  DataRow row;
+  ASSERT_TRUE(parse_row(Json{{"prompt",
+                              {{{"role", "developer"}, {"content", "be"}},
+                               {{"role", "user"}, {"content", "q"}},
+                               {{"role", "assistant"}, {"content", "old"}},
+                               {{"role", "user"}, {"content", "r <|im_end|>"}}}},
+                             {"completion", {{{"role", "assistant"}, {"content", "new"}}}}},
+                        &row, [](std::string what, std::string) { ADD_FAILURE() << what; }));
+  EncodedRow out;
+  encoder.encode(row, &out);
+  std::string text, trained;
+  for (size_t t = 0; t < out.ids.size(); ++t) {
+    const std::string piece = encoder.tokenizer().decode({out.ids[t]});
+    text += piece;
+    if (out.label_weights[t] > 0) trained += piece;
+  }
+  EXPECT_EQ(trained, "new<|im_end|>");
+  EXPECT_NE(text.find("system\nbe"), std::string::npos)
+      << text << ": a template without developer takes it for the system";
+  EXPECT_EQ(std::count(out.ids.begin(), out.ids.end(), *encoder.end_token()), 5)
+      << "what a row says never becomes a special token";
+}
+
+TEST(RowEncoder, ChatRowsNeedATemplate) {
+  GRAFT_NEEDS_FIXTURES();
+  const test::TempDir folder;
+  std::filesystem::copy(test::fixtures() + "/tokenizer/qwen2/tokenizer.json", folder / "tokenizer.json");
+  const RowEncoder encoder(folder.path(), {});
+  ThreadPool pool(1);
+  const std::string text = error_of([&] { load_rows(test::fixtures() + "/data/formats/chat.jsonl", encoder, pool); });
+  EXPECT_NE(text.find("template"), std::string::npos) << text;
+  EXPECT_EQ(text.find("faults"), std::string::npos) << "said once, not per row: " << text;
+  const std::string end = error_of([&] { load_rows(test::fixtures() + "/data/formats/text.jsonl", encoder, pool); });
+  EXPECT_NE(end.find("end token"), std::string::npos) << end;
 }
 
 }  // namespace
