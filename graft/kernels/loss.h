@@ -13,8 +13,10 @@ namespace graft {
 //   z = x W^T (+ LoRA terms) [rows, vocab];  logZ = log sum exp z;  nll[i] = logZ - (1 - s) z[label] - s/V sum_v z[v]  (s = smoothing)
 //   loss = sum_i weights[i] * nll[i]   (f64, rows ascending; weights hold 1/n, or the row weight over their sum)
 //   dz = weights[i] * (softmax(z) - (1 - s) onehot - s/V);  dx = dz W;  dhead (+)= dz^T x;  LoRA of the head likewise
-// Maximum and sum: vocabulary blocks of 4,096, inside a block 64 lanes (v mod 64) and the tree, folded ascending, rescaled
-// always. A NaN logit gives a NaN loss. labels in [0, vocab). Rows with weight 0 still get their nll.
+// Maximum m and sum S of exp(z - m): vocabulary blocks of 4,096, inside a block 64 lanes (v mod 64) and the tree, folded ascending,
+// rescaled always. In this order: nll = (m - target) + log S with target = z[label], or (1 - s) z[label] + s/V sum_v z[v] where s != 0;
+// dz = weight * (fma(exp(z - m), 1 / S, -s/V) - (1 - s) at the label), weight rounded to T. A NaN logit gives a NaN loss; -infinity
+// counts for nothing unless all are. labels in [0, vocab). Rows with weight 0 still get their nll.
 template <typename T>
 struct HeadLossArgs {
   View<const T, 2> x;                     // [rows, hidden]: only rows that have a label
@@ -33,6 +35,7 @@ struct HeadLossArgs {
 };
 template <typename T>
 double head_cross_entropy(Context& context, const HeadLossArgs<T>& args) noexcept;  // returns loss
+// For T = float; for double (tests) ask for twice the chunk_rows.
 ScratchNeed head_cross_entropy_scratch(int num_threads, int64_t hidden, int64_t vocab, int64_t chunk_rows, int64_t rank);
 
 // log softmax of a row, in place allowed: y = z - logZ with the order above. Returns logZ.

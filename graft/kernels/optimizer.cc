@@ -58,6 +58,7 @@ void sgd(Context& context, double lr, double weight_decay, double grad_scale, st
 
 template <typename T>
 double sum_squares(Context& context, std::span<const T> x) noexcept {
+  const KeepSubnormals keep;
   const OptimizerTable<T>& kernels = table<T>();
   const auto size = static_cast<int64_t>(x.size()), blocks = num_blocks(size);
   const auto block = [&](int64_t b) {
@@ -65,9 +66,7 @@ double sum_squares(Context& context, std::span<const T> x) noexcept {
   };
   BlockSums<double> sums;
   if (context.num_threads() == 1 || blocks <= 1) {
-    context.pool().parallel(1, [&](int64_t, int) {
-      for (int64_t b = 0; b < blocks; ++b) sums.add(block(b));
-    });
+    for (int64_t b = 0; b < blocks; ++b) sums.add(block(b));
     return sums.finish();
   }
   assert(context.reserved().shared >= sum_squares_scratch(size).shared);

@@ -47,11 +47,7 @@ std::vector<float> run_all(Context& context, const std::vector<float>& g, const 
   test::append(all, p);
   test::append(all, m);
   test::append(all, v);
-  const double squares = sum_squares<float>(context, g);
-  const auto bits = std::bit_cast<uint64_t>(squares != squares ? 1.0 : squares);
-  all.push_back(static_cast<float>(bits >> 44));  // the whole double, in pieces that a float holds
-  all.push_back(static_cast<float>(bits >> 22 & 0x3FFFFF));
-  all.push_back(static_cast<float>(bits & 0x3FFFFF));
+  test::append_double(all, sum_squares<float>(context, g));
   all.push_back(static_cast<float>(first_non_finite<float>(g)));
   return all;
 }

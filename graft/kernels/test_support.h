@@ -76,6 +76,12 @@ void append(std::vector<float>& all, const std::vector<T>& x) {
   for (const T v : x) all.push_back(static_cast<float>(v));
 }
 
+// All bits of a double, in pieces that a float holds.
+inline void append_double(std::vector<float>& all, double x) {
+  const auto bits = std::bit_cast<uint64_t>(x != x ? std::numeric_limits<double>::quiet_NaN() : x);
+  for (const int shift : {0, 22, 44}) all.push_back(static_cast<float>(bits >> shift & 0x3FFFFF));
+}
+
 // run(context) returns every output; scalar on one thread says what is right, bit for bit (NaN counts as one pattern).
 inline void expect_same_bits(const std::function<std::vector<float>(Context&)>& run, const std::string& what,
                              const ScratchNeed& need = {}) {
