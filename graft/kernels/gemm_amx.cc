@@ -88,6 +88,7 @@ const DotTable* gemm_amx() noexcept {
   static const DotTable table = [] {
     DotTable t = *gemm_avx512bf16();
     t.tile = tile;
+    t.panels = nullptr;
     t.tile_rows = kTileRows;
     t.pair_multiple = kPairs;
     return t;

@@ -76,6 +76,57 @@ void tile(int rows, int lanes, const uint32_t* a, int64_t a_stride, const uint32
   tile_of<1>(rows, a, a_stride, b, num_pairs, c, c_stride, resume);
 }
 
+// Few rows read several panels at once: enough chains, and more streams from memory.
+template <int kRows, int kPanels>
+void micro_panels(const uint32_t* __restrict__ a, int64_t a_stride, const uint32_t* __restrict__ b, int64_t panel_stride,
+                  int64_t num_pairs, float* __restrict__ c) {
+  __m512 sum[kRows][kPanels][4];
+#pragma GCC unroll 8
+  for (int m = 0; m < kRows; ++m) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) sum[m][p][v] = _mm512_setzero_ps();
+    }
+  }
+  for (int64_t i = 0; i < num_pairs; ++i, b += 64) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) {
+        const __m512bh w = (__m512bh)_mm512_loadu_si512(b + p * panel_stride + 16 * v);
+#pragma GCC unroll 8
+        for (int m = 0; m < kRows; ++m) {
+          const __m512bh x = (__m512bh)_mm512_set1_epi32(static_cast<int>(a[m * a_stride + i]));
+          sum[m][p][v] = _mm512_dpbf16_ps(sum[m][p][v], x, w);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < kRows; ++m) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) _mm512_storeu_ps(c + (m * kPanels + p) * 64 + 16 * v, sum[m][p][v]);
+    }
+  }
+}
+
+int panels_at_once(int rows) noexcept { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+
+void panels(int rows, const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t panel_stride, int64_t num_pairs,
+            float* c) noexcept {
+  switch (rows) {
+    case 1:
+      return micro_panels<1, 4>(a, a_stride, b, panel_stride, num_pairs, c);
+    case 2:
+      return micro_panels<2, 2>(a, a_stride, b, panel_stride, num_pairs, c);
+    default:
+      return micro_panels<3, 2>(a, a_stride, b, panel_stride, num_pairs, c);
+  }
+}
+
 void round_row(const float* x, int64_t n, uint16_t* out) noexcept {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) {
@@ -145,7 +196,7 @@ void transpose(const uint32_t* pairs, int64_t n, int64_t num_pairs, uint32_t* ou
   }
 }
 
-constexpr DotTable kTable = {tile, round_row, transpose, round_block, kTileRows, 1};
+constexpr DotTable kTable = {tile, panels, panels_at_once, round_row, transpose, round_block, kTileRows, 1};
 
 }  // namespace
 

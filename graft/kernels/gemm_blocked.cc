@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -61,14 +62,35 @@ void for_each_tile(int64_t rows, int64_t tile_rows, F&& f) {
   }
 }
 
+// Memory that the next block of B will be made from, asked for in small portions between the tiles of this one: `chunks` pieces of
+// `bytes`, `stride` bytes apart, into L2.
+class Ahead {
+ public:
+  Ahead() = default;
+  Ahead(const void* base, int64_t chunks, int64_t bytes, int64_t stride)
+      : base_(static_cast<const char*>(base)), lines_(bytes / 64), stride_(stride), total_(chunks * lines_) {}
+  void portion(int64_t parts) {  // 1 / parts of all
+    for (int64_t end = std::min(total_, next_ + total_ / parts + 1); next_ < end; ++next_) {
+      __builtin_prefetch(base_ + next_ / lines_ * stride_ + next_ % lines_ * 64, 0, 2);
+    }
+  }
+
+ private:
+  const char* base_ = nullptr;
+  int64_t lines_ = 1, stride_ = 0, total_ = 0, next_ = 0;
+};
+
 // A block of B in f32: two halves of 32 lanes.
 struct Block {
   const float* data;
   int64_t stride, half;
 };
 
-void multiply(const GemmTable& table, const Rows& x, int64_t rows, int64_t lanes, const Block& b, int64_t n, float* c, bool add) {
+void multiply(const GemmTable& table, const Rows& x, int64_t rows, int64_t lanes, const Block& b, int64_t n, float* c, bool add,
+              Ahead ahead = {}) {
+  const int64_t tiles = ceil_div(rows, kGemmTileRows);
   for_each_tile(rows, kGemmTileRows, [&](int64_t row, int count) {
+    ahead.portion(tiles);
     for (int64_t j = 0; j < lanes; j += 32) {
       table.tile(count, lanes - j > 16 ? 32 : 16, x.data + row * x.stride, x.stride, b.data + j / 32 * b.half, b.stride, n,
                  c + row * kGemmPanel + j, kGemmPanel, add);
@@ -85,6 +107,20 @@ bool is_16_bit(const Operand<float>& w) { return stored_as(w, DType::kBF16) || s
 
 const uint32_t* pairs_at(const Weight& w, int64_t panel, int64_t pair) {
   return static_cast<const uint32_t*>(w.data()) + (panel * ((w.in_features() + 1) / 2) + pair) * kGemmPanel;
+}
+
+// What block_nt and block_nn read for the block at (o0, k0). f32 panels are multiplied where they lie: the hardware follows them well.
+Ahead ahead_nt(const Operand<float>& w, int64_t o0, int64_t k0, int64_t n) {
+  if (!is_16_bit(w) || o0 >= w.out_features()) return {};
+  return {pairs_at(*w.weight, o0 / kGemmPanel, k0 / 2), 1, n * 128, 0};
+}
+Ahead ahead_nn(const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64_t count) {
+  if (w.weight == nullptr || k0 >= w.in_features()) return {};
+  const int64_t in = w.weight->in_features();
+  if (w.weight->type() == DType::kF32) {
+    return {static_cast<const float*>(w.weight->data()) + o0 * in + k0 * 32, ceil_div(n, 32), count * 128, in * 128};
+  }
+  return {pairs_at(*w.weight, o0 / kGemmPanel, k0 / 2), ceil_div(n, kGemmPanel), (count + 1) / 2 * 256, (in + 1) / 2 * 256};
 }
 
 // B[k][o]: summed entries [k0, k0 + n), outputs [o0, o0 + count). Written to `scratch`, unless the weight lies in memory that way.
@@ -185,8 +221,9 @@ void epilogue(const GemmTable& table, const MatmulOutput<float>& output, int64_t
 }
 
 // One task of y = x W^T in f32: x begins at row `row` of y.
+// next_block: how many blocks of outputs further this thread's next task probably lies.
 void task_nt(const GemmTable& table, bool rounded, const Rows& x, int64_t in, const MatmulOutput<float>& output, int64_t row,
-             int64_t rows, int64_t o0, float* scratch) {
+             int64_t rows, int64_t o0, int64_t next_block, float* scratch) {
   float* const b_scratch = scratch;
   float* const c = scratch + kBlockFloats;
   const int64_t count = std::min(kGemmPanel, output.w.out_features() - o0), lanes = ceil_div(count, 16) * 16;
@@ -194,26 +231,22 @@ void task_nt(const GemmTable& table, bool rounded, const Rows& x, int64_t in, co
   for (int64_t k0 = 0; k0 < in; k0 += kGemmBlock) {
     const int64_t n = std::min(kGemmBlock, in - k0);
     const Block b = block_nt(table, output.w, o0, count, k0, n, rounded, b_scratch);
-    multiply(table, {x.data + k0, x.stride}, rows, lanes, b, n, c, k0 > 0);
+    const bool last = k0 + n == in;
+    const int64_t next_k = last ? 0 : k0 + n, next_o = last ? o0 + next_block * kGemmPanel : o0;
+    multiply(table, {x.data + k0, x.stride}, rows, lanes, b, n, c, k0 > 0,
+             ahead_nt(output.w, next_o, next_k, std::min(kGemmBlock, in - next_k)));
   }
   epilogue(table, output, row, rows, o0, count, b_scratch, c);
 }
 
-// Few rows against 16-bit panels: the weights are read once, from memory, and widened on the way.
-void task_panels(const GemmTable& table, const Rows& x, int64_t in, const MatmulOutput<float>& output, int64_t rows, int64_t panel,
-                 int num_panels, float* scratch) {
-  float* const c = scratch + kBlockFloats;
-  const Weight& w = *output.w.weight;
-  const int64_t panel_stride = (in + 1) / 2 * kGemmPanel, c_stride = num_panels * kGemmPanel;
-  if (in == 0) std::fill_n(c, rows * c_stride, 0.0f);
-  for (int64_t k0 = 0; k0 < in; k0 += kGemmBlock) {
-    table.panels(static_cast<int>(rows), num_panels, w.type() == DType::kBF16, x.data + k0, x.stride, pairs_at(w, panel, k0 / 2),
-                 panel_stride, std::min(kGemmBlock, in - k0), c, k0 > 0);
-  }
+// Everything after the sums c [rows][num_panels * 64] of few rows.
+void epilogue_panels(const GemmTable& table, const MatmulOutput<float>& output, int64_t rows, int64_t panel, int num_panels,
+                     float* scratch, float* c) {
+  const int64_t c_stride = num_panels * kGemmPanel;
   scale_rows(c, rows * c_stride, output.scale);
-  float* const sums = c + kGemmTileRows * 4 * kGemmPanel;  // one panel at a time, for the adapters
+  float* const sums = c + rows * c_stride;  // one panel at a time, for the adapters
   for (int i = 0; i < num_panels; ++i) {
-    const int64_t o0 = (panel + i) * kGemmPanel, count = std::min(kGemmPanel, w.out_features() - o0);
+    const int64_t o0 = (panel + i) * kGemmPanel, count = std::min(kGemmPanel, output.w.out_features() - o0);
     if (output.terms.empty()) {
       finish(table, output, c + i * kGemmPanel, c_stride, 0, rows, o0, count);
       continue;
@@ -222,6 +255,25 @@ void task_panels(const GemmTable& table, const Rows& x, int64_t in, const Matmul
     add_terms(table, output, 0, rows, o0, count, scratch, sums);
     finish(table, output, sums, kGemmPanel, 0, rows, o0, count);
   }
+}
+
+// Few rows against several panels at once: the weights are read once, from memory, 16-bit ones widened on the way.
+void task_panels(const GemmTable& table, const Rows& x, int64_t in, const MatmulOutput<float>& output, int64_t rows, int64_t panel,
+                 int num_panels, float* scratch) {
+  float* const c = scratch + kBlockFloats;
+  const Weight& w = *output.w.weight;
+  if (in == 0) std::fill_n(c, rows * num_panels * kGemmPanel, 0.0f);
+  for (int64_t k0 = 0; k0 < in; k0 += kGemmBlock) {
+    const int64_t n = std::min(kGemmBlock, in - k0);
+    if (w.type() == DType::kF32) {
+      const float* from = static_cast<const float*>(w.data()) + (panel * 2 * in + k0) * 32;
+      table.panels_f32(static_cast<int>(rows), 2 * num_panels, x.data + k0, x.stride, from, in * 32, n, c, k0 > 0);
+    } else {
+      table.panels(static_cast<int>(rows), num_panels, w.type() == DType::kBF16, x.data + k0, x.stride, pairs_at(w, panel, k0 / 2),
+                   (in + 1) / 2 * kGemmPanel, n, c, k0 > 0);
+    }
+  }
+  epilogue_panels(table, output, rows, panel, num_panels, scratch, c);
 }
 
 // Rows of x packed into shared memory as f32, rounded to bf16 where asked for.
@@ -308,7 +360,7 @@ void task_nt_dot(const GemmTable& table, const DotTable& dot, const uint32_t* x,
 
 // dx = dy W by bf16 dot products: one source of one task, sums into c.
 void sum_nn_dot(const GemmTable& table, const DotTable& dot, const uint32_t* dy, int64_t stride, const Operand<float>& w, int64_t rows,
-                int64_t k0, int64_t count, float* scratch, float* c) {
+                int64_t k0, int64_t count, int64_t columns, int64_t next_block, float* scratch, float* c) {
   auto* const pairs = reinterpret_cast<uint32_t*>(scratch + kBlockFloats);
   const int64_t out = w.out_features();
   if (out == 0) std::fill_n(c, rows * kGemmPanel, 0.0f);
@@ -325,7 +377,12 @@ void sum_nn_dot(const GemmTable& table, const DotTable& dot, const uint32_t* dy,
       dot.round_block(scratch, n, pairs);
     }
     std::fill(pairs + num_pairs * kGemmPanel, pairs + padded * kGemmPanel, 0u);
+    const bool last = o0 + n == out;
+    const int64_t next_o = last ? 0 : o0 + n, next_k = last ? k0 + next_block * kGemmPanel : k0;
+    Ahead ahead = ahead_nn(w, next_o, std::min(kGemmBlock, out - next_o), next_k, std::min(kGemmPanel, columns - next_k));
+    const int64_t tiles = ceil_div(rows, dot.tile_rows);
     for_each_tile(rows, dot.tile_rows, [&](int64_t t, int height) {
+      ahead.portion(tiles);
       dot.tile(height, static_cast<int>(count), dy + t * stride + o0 / 2, stride, pairs, padded, c + t * kGemmPanel, kGemmPanel, o0 > 0);
     });
   }
@@ -362,11 +419,26 @@ bool blocked_nt(Context& context, Compute compute, View<const float, 2> x, std::
   const bool packed = rounded || (rows > kGemmTileRows && rows_collide(x.stride(0)));
   const int64_t row_bytes = packed_row_bytes(in * (dot != nullptr ? 2 : 4));
   const int64_t pass_rows = packed ? packed_rows_at_once(rows, row_bytes) : rows;
-  const int at_once = rows <= kGemmTileRows ? table->panels_at_once(static_cast<int>(rows)) : 1;
-  // Few rows: a task takes as many panels as are read at once, unless that leaves a thread idle.
-  const int group = column_blocks >= int64_t{2} * at_once * context.num_threads() ? at_once : 1;
-  const auto grouped = [&](const MatmulOutput<float>& output) {
-    return dot == nullptr && rows <= kGemmTileRows && is_16_bit(output.w) && !(rounded && stored_as(output.w, DType::kF16));
+  // How many panels a task takes at once where there are few rows; 0: the task works on one block of outputs by row tiles.
+  const auto group_of = [&](const MatmulOutput<float>& output) -> int64_t {
+    if (rows > kGemmTileRows || output.w.weight == nullptr) return 0;
+    const int height = static_cast<int>(rows);
+    int64_t group = 0;
+    if (dot != nullptr) {
+      group = stored_as(output.w, DType::kBF16) && dot->panels != nullptr && in > 0 ? dot->panels_at_once(height) : 0;
+      if (group == 1) group = 0;
+    } else if (stored_as(output.w, DType::kF32)) {
+      group = rounded ? 0 : table->panels_f32_at_once(height) / 2;
+    } else {
+      group = rounded && stored_as(output.w, DType::kF16) ? 0 : table->panels_at_once(height);
+    }
+    // Not where it would leave a thread idle.
+    if (group > 1 && column_blocks < 2 * group * context.num_threads()) group = dot != nullptr ? 0 : 1;
+    return group;
+  };
+  const auto tasks_of = [&](const MatmulOutput<float>& output, const Split& split) {
+    const int64_t blocks = ceil_div(output.w.out_features(), kGemmPanel), group = group_of(output);
+    return group > 0 ? ceil_div(blocks, group) : blocks * split.count;
   };
 
   for (int64_t pass = 0; pass < rows; pass += pass_rows) {
@@ -380,36 +452,43 @@ bool blocked_nt(Context& context, Compute compute, View<const float, 2> x, std::
     }
     const Split split = split_rows(now, column_blocks, context.num_threads(), kGemmTileRows);
     int64_t tasks = 0;
-    for (const MatmulOutput<float>& output : outputs) {
-      const int64_t blocks = ceil_div(output.w.out_features(), kGemmPanel);
-      tasks += grouped(output) ? ceil_div(blocks, group) : blocks * split.count;
-    }
+    for (const MatmulOutput<float>& output : outputs) tasks += tasks_of(output, split);
+    const int64_t stride = row_bytes / 4;  // of packed rows
+    const auto run_block = [&](const MatmulOutput<float>& output, int64_t block, int64_t row, int64_t height, int64_t next, float* scratch) {
+      if (dot != nullptr) {
+        task_nt_dot(*table, *dot, context.shared<uint32_t>() + row * stride, stride, in, output, pass + row, height, block * kGemmPanel,
+                    scratch);
+      } else {
+        task_nt(*table, rounded, {a.data + row * a.stride, a.stride}, in, output, pass + row, height, block * kGemmPanel, next, scratch);
+      }
+    };
     context.pool().parallel(tasks, [&](int64_t task, int worker) {
       float* const scratch = context.worker<float>(worker);
       for (const MatmulOutput<float>& output : outputs) {
-        const int64_t blocks = ceil_div(output.w.out_features(), kGemmPanel);
-        const int64_t count = grouped(output) ? ceil_div(blocks, group) : blocks * split.count;
+        const int64_t blocks = ceil_div(output.w.out_features(), kGemmPanel), group = group_of(output), count = tasks_of(output, split);
         if (task >= count) {
           task -= count;
           continue;
         }
-        if (grouped(output)) {
+        if (group > 0) {
           const int64_t first = task * group, last = std::min(blocks, first + group);
-          if (last - first == group) {
-            task_panels(*table, a, in, output, rows, first, group, scratch);
+          // f32 panels are 32 wide: the second half of the last block may not exist.
+          const bool halves = !stored_as(output.w, DType::kF32) || last * kGemmPanel - output.w.out_features() < 32;
+          if (last - first < group || !halves) {
+            for (int64_t block = first; block < last; ++block) run_block(output, block, 0, rows, 0, scratch);
+          } else if (dot != nullptr) {
+            float* const c = scratch + 2 * kBlockFloats;
+            dot->panels(static_cast<int>(rows), context.shared<uint32_t>(), stride, pairs_at(*output.w.weight, first, 0),
+                        (in + 1) / 2 * kGemmPanel, (in + 1) / 2, c);
+            epilogue_panels(*table, output, rows, first, static_cast<int>(group), scratch, c);
           } else {
-            for (int64_t panel = first; panel < last; ++panel) task_panels(*table, a, in, output, rows, panel, 1, scratch);
+            task_panels(*table, a, in, output, rows, first, static_cast<int>(group), scratch);
           }
           return;
         }
         // Neighbouring tasks share a block of W, so that it is in the cache for the second thread.
         const int64_t block = task / split.count, row = split.begin(task % split.count), height = split.end(task % split.count) - row;
-        if (dot != nullptr) {
-          task_nt_dot(*table, *dot, context.shared<uint32_t>() + row * (row_bytes / 4), row_bytes / 4, in, output, pass + row, height,
-                      block * kGemmPanel, scratch);
-        } else {
-          task_nt(*table, rounded, {a.data + row * a.stride, a.stride}, in, output, pass + row, height, block * kGemmPanel, scratch);
-        }
+        run_block(output, block, row, height, split.count == 1 ? context.num_threads() : 0, scratch);
         return;
       }
     });
@@ -454,16 +533,19 @@ bool blocked_nn(Context& context, Compute compute, std::span<const MatmulSource<
         float* const c = scratch + 2 * kBlockFloats;
         const int64_t k0 = task / split.count * kGemmPanel, count = std::min(kGemmPanel, columns - k0);
         const int64_t row = split.begin(task % split.count), height = split.end(task % split.count) - row;
+        const int64_t next_block = split.count == 1 ? context.num_threads() : 0;  // where this thread's next task probably lies
         if (dot != nullptr) {
           const uint32_t* dy = context.shared<uint32_t>() + row * (row_bytes / 4);
-          sum_nn_dot(*table, *dot, dy, row_bytes / 4, source.w, height, k0, count, scratch, c);
+          sum_nn_dot(*table, *dot, dy, row_bytes / 4, source.w, height, k0, count, columns, next_block, scratch, c);
         } else {
           if (out == 0) std::fill_n(c, height * kGemmPanel, 0.0f);
           for (int64_t o0 = 0; o0 < out; o0 += kGemmBlock) {
             const int64_t n = std::min(kGemmBlock, out - o0);
             block_nn(*table, source.w, o0, n, k0, count, rounded, scratch);
+            const bool last = o0 + n == out;
+            const int64_t next_o = last ? 0 : o0 + n, next_k = last ? k0 + next_block * kGemmPanel : k0;
             multiply(*table, {a.data + row * a.stride + o0, a.stride}, height, ceil_div(count, 16) * 16, {scratch, kGemmPanel, 32}, n, c,
-                     o0 > 0);
+                     o0 > 0, ahead_nn(source.w, next_o, std::min(kGemmBlock, out - next_o), next_k, std::min(kGemmPanel, columns - next_k)));
           }
         }
         float* const to = dx.row(pass + row) + k0;
@@ -505,6 +587,53 @@ bool blocked_tn(Context& context, View<const float, 2> a, View<const float, 2> b
         table->finish(c, kGemmPanel, tile_rows, count, scale, nullptr, t0 > 0 || accumulate ? to : nullptr, dw.stride(0), to,
                       dw.stride(0));
       });
+    }
+  });
+  return true;
+}
+
+bool blocked_dora(Context& context, const Operand<float>& w, View<const float, 2> a, View<const float, 2> b, float scaling,
+                  std::span<float> norm, View<float, 2> merged) noexcept {
+  const GemmTable* table = gemm_simd();
+  if (table == nullptr || a.stride(1) != 1 || b.stride(1) != 1 || (merged.data() != nullptr && merged.stride(1) != 1)) return false;
+  if (w.weight != nullptr && w.weight->type() == DType::kF64) return false;
+  const int64_t out = w.out_features(), in = a.extent(1), rank = a.extent(0);
+  context.pool().parallel(ceil_div(out, kGemmPanel), [&](int64_t task, int) {
+    constexpr int64_t kSize = kGemmPanel * kGemmPanel;
+    alignas(64) float value[kSize], update[kSize], squares[kSize], block[kGemmBlock * kGemmPanel];  // 176 KB of stack
+    float blocks[kGemmPanel][64] = {};
+    const int64_t row = task * kGemmPanel, rows = std::min(kGemmPanel, out - row);
+    std::fill_n(squares, kSize, 0.0f);
+    const auto tree = [](float* lanes) {
+      for (int64_t half = 32; half > 0; half /= 2) {
+        for (int64_t j = 0; j < half; ++j) lanes[j] += lanes[j + half];
+      }
+      return lanes[0];
+    };
+    for (int64_t k0 = 0; k0 < in; k0 += kGemmPanel) {
+      const int64_t n = std::min(kGemmPanel, in - k0);
+      block_nn(*table, w, row, rows, k0, n, false, value);
+      for (int64_t r0 = 0; r0 < rank; r0 += kGemmBlock) {
+        const int64_t count = std::min(kGemmBlock, rank - r0);
+        for (int64_t r = 0; r < count; ++r) std::copy_n(a.row(r0 + r) + k0, n, block + r * kGemmPanel);
+        multiply(*table, {b.row(row) + r0, b.stride(0)}, rows, ceil_div(n, 16) * 16, {block, kGemmPanel, 32}, count, update, r0 > 0);
+      }
+      float* const to = merged.data() == nullptr ? nullptr : merged.row(row) + k0;
+      table->dora_block(value, rank > 0 ? update : nullptr, rows, n, scaling, squares, to, merged.stride(0));
+      if ((k0 + n) % 4096 == 0 && in > 4096) {
+        for (int64_t i = 0; i < rows; ++i) blocks[i][k0 / 4096 % 64] += tree(squares + i * kGemmPanel);
+        std::fill_n(squares, kSize, 0.0f);
+      }
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      float sum = 0;
+      if (in <= 4096) {
+        sum = tree(squares + i * kGemmPanel);
+      } else {
+        if (in % 4096 != 0) blocks[i][in / 4096 % 64] += tree(squares + i * kGemmPanel);
+        sum = tree(blocks[i]);
+      }
+      norm[static_cast<size_t>(row + i)] = std::sqrt(sum);
     }
   });
   return true;

@@ -99,12 +99,33 @@ void micro_rows(int rows, const float* a, int64_t a_stride, const float* b, int6
 #undef GRAFT_ROWS
 }
 
+constexpr int kWideVectors = 32 / kLanes, kWideRows = 3;
+
+template <bool kTransposed>
+void wide_rows(int rows, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c, int64_t c_stride,
+               bool add) {
+  switch (rows) {
+    case 1:
+      return micro<1, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
+    case 2:
+      return micro<2, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
+    default:
+      return micro<3, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
+  }
+}
+
 template <bool kTransposed>
 void any_tile(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c,
               int64_t c_stride, bool add) noexcept {
   while (rows > 0) {
     const int now = rows <= kMaxRows ? rows : (rows + 1) / 2;  // 12 rows: 6 and 6; 7 rows: 4 and 3
     int j = 0;
+    if constexpr (kWideVectors > kColumnVectors) {  // few rows: more columns instead, to have enough chains
+      if (now <= kWideRows && lanes == 32) {
+        wide_rows<kTransposed>(now, a, a_stride, b, b_stride, n, c, c_stride, add);
+        j = lanes;
+      }
+    }
     for (; j + kColumnVectors * kLanes <= lanes; j += kColumnVectors * kLanes) {
       micro_rows<kTransposed, kColumnVectors>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, add);
     }
@@ -272,6 +293,80 @@ void panels(int rows, int num_panels, bool is_bf16, const float* a, int64_t a_st
 
 int panels_at_once(int rows) noexcept { return rows > kMaxRows ? 1 : panels_for(rows); }
 
+// The same for f32 panels of 32 outputs.
+template <int kRows, int kPanels>
+void micro_panels_f32(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTRICT w, int64_t panel_stride, int64_t n,
+                      float* HWY_RESTRICT c, bool add) {
+  constexpr int kVectors = 32 / kLanes;
+  VF sum[kRows][kPanels][kVectors];
+  GRAFT_UNROLL
+  for (int m = 0; m < kRows; ++m) {
+    GRAFT_UNROLL
+    for (int p = 0; p < kPanels; ++p) {
+      GRAFT_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[m][p][v] = hn::Zero(df);
+    }
+  }
+  for (int64_t k = 0; k < n; ++k, w += 32) {
+    GRAFT_UNROLL
+    for (int p = 0; p < kPanels; ++p) {
+      GRAFT_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        const VF value = hn::LoadU(df, w + p * panel_stride + v * kLanes);
+        GRAFT_UNROLL
+        for (int m = 0; m < kRows; ++m) sum[m][p][v] = hn::MulAdd(hn::Set(df, a[m * a_stride + k]), value, sum[m][p][v]);
+      }
+    }
+  }
+  GRAFT_UNROLL
+  for (int m = 0; m < kRows; ++m) {
+    GRAFT_UNROLL
+    for (int p = 0; p < kPanels; ++p) {
+      GRAFT_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        float* to = c + (m * kPanels + p) * 32 + v * kLanes;
+        hn::StoreU(add ? hn::Add(hn::LoadU(df, to), sum[m][p][v]) : sum[m][p][v], df, to);
+      }
+    }
+  }
+}
+
+constexpr int f32_panels_for(int rows) {
+  const int p = kBudget / (rows * (32 / kLanes));
+  return p >= 8 ? 8 : p >= 4 ? 4 : p >= 2 ? 2 : 0;
+}
+
+int panels_f32_at_once(int rows) noexcept { return f32_panels_for(rows); }
+
+template <int kRows>
+void panels_f32_rows(int num_panels, const float* a, int64_t a_stride, const float* w, int64_t panel_stride, int64_t n, float* c, bool add) {
+  constexpr int kPanels = f32_panels_for(kRows);
+  if constexpr (kPanels > 2) {
+    if (num_panels == kPanels) return micro_panels_f32<kRows, kPanels>(a, a_stride, w, panel_stride, n, c, add);
+  }
+  if constexpr (kPanels >= 2) micro_panels_f32<kRows, 2>(a, a_stride, w, panel_stride, n, c, add);
+}
+
+void panels_f32(int rows, int num_panels, const float* a, int64_t a_stride, const float* w, int64_t panel_stride, int64_t n, float* c,
+                bool add) noexcept {
+  switch (rows) {  // rows for which panels_f32_at_once is not 0
+    case 1:
+      return panels_f32_rows<1>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    case 2:
+      return panels_f32_rows<2>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    case 3:
+      return panels_f32_rows<3>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    case 4:
+      return panels_f32_rows<4>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    case 5:
+      return panels_f32_rows<5>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    case 6:
+      return panels_f32_rows<6>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    default:
+      return;
+  }
+}
+
 template <bool kBf16>
 void widen_type(const uint32_t* HWY_RESTRICT pairs, int64_t n, float* HWY_RESTRICT out) {
   for (int64_t k = 0; k < n; k += 2, pairs += 64, out += 128) {
@@ -400,8 +495,31 @@ void finish(const float* c, int64_t c_stride, int64_t rows, int64_t n, float sca
   }
 }
 
-constexpr GemmTable kGemmTable = {tile,           tile_transposed, panels,         panels_at_once, widen,
-                                  transpose_pairs, transpose_f32,  transpose_rows, finish};
+// One vector of dora_block.
+template <int kSize>
+HWY_INLINE void dora_at(const float* w, const float* update, float scaling, float* squares, float* merged) {
+  const hn::CappedTag<float, kSize> d;
+  auto value = hn::LoadU(d, w);
+  if (update != nullptr) value = hn::Add(value, hn::Mul(hn::Set(d, scaling), hn::LoadU(d, update)));
+  hn::StoreU(hn::MulAdd(value, value, hn::LoadU(d, squares)), d, squares);
+  if (merged != nullptr) hn::StoreU(value, d, merged);
+}
+
+void dora_block(const float* w, const float* update, int64_t rows, int64_t n, float scaling, float* squares, float* merged,
+                int64_t merged_stride) noexcept {
+  for (int64_t i = 0; i < rows; ++i) {
+    const float* u = update == nullptr ? nullptr : update + i * 64;
+    float* to = merged == nullptr ? nullptr : merged + i * merged_stride;
+    int64_t j = 0;
+    for (; j + kLanes <= n; j += kLanes) {
+      dora_at<kLanes>(w + i * 64 + j, u == nullptr ? u : u + j, scaling, squares + i * 64 + j, to == nullptr ? to : to + j);
+    }
+    for (; j < n; ++j) dora_at<1>(w + i * 64 + j, u == nullptr ? u : u + j, scaling, squares + i * 64 + j, to == nullptr ? to : to + j);
+  }
+}
+
+constexpr GemmTable kGemmTable = {tile,           tile_transposed, panels,        panels_at_once, panels_f32, panels_f32_at_once,
+                                  widen,          transpose_pairs, transpose_f32, transpose_rows, finish,     dora_block};
 
 }  // namespace
 }  // namespace graft::HWY_NAMESPACE

@@ -24,7 +24,11 @@ struct GemmTable {
   // pairs points at summed entry k0 (even) of the first panel, whose successors follow at panel_stride; c [rows][panels * 64].
   void (*panels)(int rows, int panels, bool is_bf16, const float* a, int64_t a_stride, const uint32_t* pairs, int64_t panel_stride,
                  int64_t n, float* c, bool add) noexcept;
-  int (*panels_at_once)(int rows) noexcept;  // how many hide the latency of the chain
+  int (*panels_at_once)(int rows) noexcept;  // how many hide the latency of the chain; else 1
+  // The same for f32 panels of 32 outputs: panels_f32_at_once(rows) of them, or 2 where that is not 0; c [rows][panels * 32].
+  void (*panels_f32)(int rows, int panels, const float* a, int64_t a_stride, const float* w, int64_t panel_stride, int64_t n, float* c,
+                     bool add) noexcept;
+  int (*panels_f32_at_once)(int rows) noexcept;
 
   // Blocks of B, [n][64] f32 each:
   void (*widen)(bool is_bf16, const uint32_t* pairs, int64_t n, float* out) noexcept;  // from [n / 2][64] pairs
@@ -37,6 +41,9 @@ struct GemmTable {
   // y[j] = c[j] * scale (where != 1) + bias[j] (where not null) + residual[j] (where not null), j < n, for every row.
   void (*finish)(const float* c, int64_t c_stride, int64_t rows, int64_t n, float scale, const float* bias, const float* residual,
                  int64_t residual_stride, float* y, int64_t y_stride) noexcept;
+  // v = w + scaling * update (update may be null); squares[i][j] = fma(v, v, squares[i][j]); merged (may be null) = v. Blocks [rows][64].
+  void (*dora_block)(const float* w, const float* update, int64_t rows, int64_t n, float scaling, float* squares, float* merged,
+                     int64_t merged_stride) noexcept;
 };
 
 const GemmTable* gemm_simd() noexcept;  // null: run the reference
@@ -48,6 +55,10 @@ struct DotTable {
   // b is padded with zeros to an even number of summed entries, and to pair_multiple pairs (as is a).
   void (*tile)(int rows, int lanes, const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t num_pairs, float* c,
                int64_t c_stride, bool resume) noexcept;
+  // The whole chains of few rows against panels_at_once(rows) panels beside each other: c [rows][panels * 64]. Null: one by one.
+  void (*panels)(int rows, const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t panel_stride, int64_t num_pairs,
+                 float* c) noexcept;
+  int (*panels_at_once)(int rows) noexcept;
   void (*round_row)(const float* x, int64_t n, uint16_t* out) noexcept;  // to nearest even
   // b[p][j] = (W[2p, column j], W[2p + 1, column j]) from a 16-bit panel: n <= 64 rows (an odd last one is paired with zero), num_pairs
   // pairs of columns.
@@ -64,6 +75,9 @@ const DotTable* gemm_amx() noexcept;
 bool blocked_nt(Context& context, Compute compute, View<const float, 2> x, std::span<const MatmulOutput<float>> outputs) noexcept;
 bool blocked_nn(Context& context, Compute compute, std::span<const MatmulSource<float>> sources, bool accumulate,
                 View<float, 2> dx) noexcept;
+// norm[o] = || v_o ||, v_o = w_o + scaling * b_o A, and merged = v where that is not null.
+bool blocked_dora(Context& context, const Operand<float>& w, View<const float, 2> a, View<const float, 2> b, float scaling,
+                  std::span<float> norm, View<float, 2> merged) noexcept;
 bool blocked_tn(Context& context, View<const float, 2> a, View<const float, 2> b, float scale, bool accumulate,
                 View<float, 2> dw) noexcept;
 
