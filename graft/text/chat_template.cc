@@ -125,6 +125,7 @@ Rendered ChatTemplate::render(const Json& variables, const RenderOptions& option
   jinja::Runtime runtime;
   set_clock(runtime);
   const int64_t input = size_of(variables);
+  runtime.limits.steps = options.max_steps;
   runtime.limits.string_bytes += 2 * input;
   runtime.limits.live_bytes += 10 * input;
   runtime.limits.output_bytes += 4 * input;

@@ -32,6 +32,7 @@ struct Rendered {
 
 struct RenderOptions {
   std::optional<int32_t> open_message;  // mark the content of this message (its last text part) with `open`
+  int64_t max_steps = 10'000'000;       // about a second
 };
 
 // A chat template in the Jinja that published models use, compiled once: trim_blocks, lstrip_blocks, break and

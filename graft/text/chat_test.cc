@@ -107,6 +107,11 @@ TEST(Chat, RendersAsTransformers) {
   check_vectors(test::fixtures() + "/chat/vectors.jsonl", test::fixtures() + "/chat/templates");
 }
 
+TEST(Chat, RendersAsTransformersWithoutFixtures) {
+  check_vectors("tests/data/chat/vectors.jsonl", "tests/data/chat/templates");
+  check_vectors("tests/data/chat/continue.jsonl", "tests/data/chat/templates");
+}
+
 TEST(Chat, LeavesTheLastMessageOpenAsTransformers) {
   GRAFT_NEEDS_FIXTURES();
   check_vectors(test::fixtures() + "/chat/continue.jsonl", test::fixtures() + "/chat/templates");
@@ -567,7 +572,8 @@ TEST(Chat, HostileTemplatesOfOurOwn) {
     } catch (const Error& e) {
       error = e.what();
     }
-    const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;  // others may use the machine too
+    const double seconds =
+        static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;  // others may use the machine too
     const std::string name = source.substr(0, 120);
     EXPECT_NE(error, "") << name;
     EXPECT_LE(seconds, 1.0 * kPatience) << name << ": " << error;

@@ -128,7 +128,7 @@ Value filter_sort(Runtime& runtime, const Value& value, const Args& args) {
   for (Value& v : iterate(runtime, value)) {
     std::vector<Value> key;
     for (const Getter& get : getters) key.push_back(exact ? get(v) : ignore_case(runtime, get(v)));
-    keyed.emplace_back(key.size() == 1 ? key[0] : runtime.list(std::move(key)), v);
+    keyed.emplace_back(runtime.list(std::move(key)), v);  // lists: two undefined keys are equal, not an error
   }
   sort_values(runtime, keyed, given[0] != nullptr && truthy(*given[0]));
   std::vector<Value> out;
@@ -181,6 +181,7 @@ Value filter_items(Runtime& runtime, const Value& value, const Args& args) {
 }
 
 Value filter_map(Runtime& runtime, const Value& value, const Args& args) {
+  if (!truthy(value)) return runtime.iterator({});
   std::vector<Value> values = iterate(runtime, value);
   if (args.positional.empty()) {
     const auto given = bind("map", args, {"attribute", "default"}, 1);
@@ -205,6 +206,7 @@ Value filter_map(Runtime& runtime, const Value& value, const Args& args) {
 // select, reject (whole items) and selectattr, rejectattr (by an attribute)
 template <bool kKeep, bool kAttribute>
 Value filter_choose(Runtime& runtime, const Value& value, const Args& args) {
+  if (!truthy(value)) return runtime.iterator({});
   size_t next = 0;
   Getter get = getter(runtime, nullptr);
   if (kAttribute) {

@@ -17,6 +17,13 @@ int64_t number_or(const Value* value, int64_t otherwise, std::string_view what) 
 }
 bool flag_or(const Value* value, bool otherwise) { return value == nullptr ? otherwise : truthy(*value); }
 
+// For filters that do not make text of other values.
+const Value& need_text(const Value& value, std::string_view filter) {
+  if (value.is_undefined()) fail_undefined(value);
+  if (!value.is_string()) throw Fault{fmt::format("{}: a string is required, not {}", filter, type_name(value))};
+  return value;
+}
+
 template <std::string (*kMap)(std::string_view)>
 Value map_case(Runtime& runtime, const Value& value, const Args& args) {
   bind("a case filter", args, {});
@@ -54,23 +61,12 @@ std::string escape(std::string_view text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        out += c;
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&#34;"; break;
+      case '\'': out += "&#39;"; break;
+      default: out += c;
     }
   }
   return out;
@@ -144,7 +140,7 @@ Value filter_indent(Runtime& runtime, const Value& value, const Args& args) {
     runtime.check_string(width);
     indent.assign(static_cast<size_t>(std::max<int64_t>(width, 0)), ' ');
   }
-  const Value text = to_text(runtime, value);
+  const Value& text = need_text(value, "indent");
   TextBuilder out;
   std::vector<Value> lines = split_lines(runtime, text, false);
   if (lines.empty() || text.str().back() == '\n') lines.push_back(runtime.string(std::string()));
@@ -185,11 +181,11 @@ Value filter_truncate(Runtime& runtime, const Value& value, const Args& args) {
   const auto given = bind("truncate", args, {"length", "killwords", "end", "leeway"});
   const int64_t wanted = number_or(given[0], 255, "length"), leeway = number_or(given[3], 5, "leeway");
   const Value end = given[2] == nullptr ? runtime.string("...") : to_text(runtime, *given[2]);
-  const Value text = to_text(runtime, value);
-  const int64_t size = length(runtime, text), end_size = length(runtime, end);
+  const int64_t size = length(runtime, value), end_size = length(runtime, end);
   if (wanted < end_size) throw Fault{fmt::format("truncate: expected length >= {}, got {}", end_size, wanted)};
   if (leeway < 0) throw Fault{fmt::format("truncate: expected leeway >= 0, got {}", leeway)};
-  if (size <= wanted || size - wanted <= leeway) return text;
+  if (size <= wanted || size - wanted <= leeway) return value;
+  const Value& text = need_text(value, "truncate");
   size_t cut = code_point_offset(text.str(), 0, wanted - end_size);
   if (!flag_or(given[1], false)) {
     if (const size_t space = text.str().substr(0, cut).rfind(' '); space != std::string::npos) cut = space;
@@ -241,29 +237,47 @@ Value filter_striptags(Runtime& runtime, const Value& value, const Args& args) {
   return runtime.derived(std::move(out), text.text());
 }
 
-std::string quote_url(std::string_view text, bool slash) {
+std::string quote_url(std::string_view text, bool query) {
   std::string out;
   for (const char c : text) {
     const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-                       c == '.' || c == '-' || c == '~' || (slash && c == '/');
-    out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
+                       c == '.' || c == '-' || c == '~' || (!query && c == '/');
+    if (plain) {
+      out += c;
+    } else {
+      out += query && c == ' ' ? "+" : fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
   }
   return out;
 }
 
 Value filter_urlencode(Runtime& runtime, const Value& value, const Args& args) {
   bind("urlencode", args, {});
-  if (value.is(Kind::dict)) {
-    std::string out;
-    for (const auto& [key, v] : value.dict().entries) {
-      out += fmt::format("{}{}={}", out.empty() ? "" : "&", quote_url(to_text(runtime, key).str(), false),
-                         quote_url(to_text(runtime, v).str(), false));
-    }
-    return runtime.string(std::move(out));
+  if (!value.is(Kind::dict) && !value.is_sequence()) {
+    const Value text = to_text(runtime, value);
+    runtime.scanned(text.str().size() * 3);
+    return runtime.derived(quote_url(text.str(), false), text.text());
   }
-  const Value text = to_text(runtime, value);
-  runtime.scanned(text.str().size() * 3);
-  return runtime.derived(quote_url(text.str(), true), text.text());
+  TextBuilder out;  // a query string of pairs
+  const auto put = [&](const Value& key, const Value& v) {
+    if (out.size() > 0) out.literal("&");
+    const Value name = to_text(runtime, key), text = to_text(runtime, v);
+    out.derived(quote_url(name.str(), true), name.text());
+    out.literal("=");
+    out.derived(quote_url(text.str(), true), text.text());
+    runtime.scanned(name.str().size() + text.str().size());
+    runtime.check_string(static_cast<int64_t>(out.size()));
+  };
+  if (value.is(Kind::dict)) {
+    for (const auto& [key, v] : value.dict().entries) put(key, v);
+  } else {
+    for (const Value& pair : value.items().values) {
+      const std::vector<Value> both = iterate(runtime, pair);
+      if (both.size() != 2) throw Fault{fmt::format("urlencode: expected pairs, found {} values", both.size())};
+      put(both[0], both[1]);
+    }
+  }
+  return runtime.string(std::move(out));
 }
 
 // Lines of at most `width` characters, broken at spaces; longer words are cut.
@@ -273,7 +287,7 @@ Value filter_wordwrap(Runtime& runtime, const Value& value, const Args& args) {
   if (width <= 0) throw Fault{"wordwrap: the width must be positive"};
   const bool cut = flag_or(given[1], true);
   const std::string wrap = given[2] == nullptr || given[2]->is_none() ? "\n" : to_text(runtime, *given[2]).str();
-  const Value text = to_text(runtime, value);
+  const Value& text = need_text(value, "wordwrap");
   std::string out;
   bool first_line = true;
   for (const Value& line : split_lines(runtime, text, false)) {
@@ -443,7 +457,12 @@ Value filter_round(Runtime& runtime, const Value& value, const Args& args) {
 
 Value filter_filesizeformat(Runtime& runtime, const Value& value, const Args& args) {
   const bool binary = flag_or(bind("filesizeformat", args, {"binary"})[0], false);
-  const double bytes = as_real(filter_float(runtime, value, {}));
+  const auto read = value.is_string() ? read_real(value.str()) : std::nullopt;
+  if (value.is_undefined()) fail_undefined(value);
+  if (!value.is_number() && !read)
+    throw Fault{fmt::format("filesizeformat: a number is required, not {}", type_name(value))};
+  const double bytes = read ? *read : as_real(value);
+  if (!std::isfinite(bytes)) throw Fault{"filesizeformat: a finite number is required"};
   const double base = binary ? 1024 : 1000;
   if (bytes == 1) return runtime.string("1 Byte");
   if (bytes < base) return runtime.string(fmt::format("{} Bytes", static_cast<int64_t>(bytes)));

@@ -82,20 +82,11 @@ std::string show_integer(const Value& value, const Spec& spec) {
     negative = value.integer() < 0;
     const uint64_t n = negative ? 0 - static_cast<uint64_t>(value.integer()) : static_cast<uint64_t>(value.integer());
     switch (spec.type) {
-      case 'x':
-        digits = fmt::format("{:x}", n);
-        break;
-      case 'X':
-        digits = fmt::format("{:X}", n);
-        break;
-      case 'o':
-        digits = fmt::format("{:o}", n);
-        break;
-      case 'b':
-        digits = fmt::format("{:b}", n);
-        break;
-      default:
-        digits = std::to_string(n);
+      case 'x': digits = fmt::format("{:x}", n); break;
+      case 'X': digits = fmt::format("{:X}", n); break;
+      case 'o': digits = fmt::format("{:o}", n); break;
+      case 'b': digits = fmt::format("{:b}", n); break;
+      default: digits = std::to_string(n);
     }
     if (spec.alternate && spec.type != 0 && spec.type != 'd') digits = std::string("0") + spec.type + digits;
   }

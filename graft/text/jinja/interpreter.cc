@@ -195,7 +195,8 @@ void Macro::bind_parameters(Scope& scope, Runtime& runtime, Args& args) const {
   }
   auto rest = std::make_shared<Dict>();
   for (auto& [name, value] : args.named) {
-    const auto it = std::find_if(parameters.begin(), parameters.end(), [&](const auto& p) { return p.first == name; });
+    const auto it =
+        std::find_if(parameters.begin(), parameters.end(), [&, &key = name](const auto& p) { return p.first == key; });
     if (it != parameters.end() && scope.own(it->second) == nullptr) {
       scope.set(it->second, value);
     } else if (name == "caller" && uses_caller) {
@@ -224,23 +225,15 @@ Flow Interpreter::execute(const Stmt& s) {
   runtime_.step();
   line_ = s.line;
   switch (s.kind) {
-    case StmtKind::text:
-      put(s.value);
-      return Flow::normal;
-    case StmtKind::print:
-      put(evaluate(*s.expr));
-      return Flow::normal;
+    case StmtKind::text: put(s.value); return Flow::normal;
+    case StmtKind::print: put(evaluate(*s.expr)); return Flow::normal;
     case StmtKind::branch:
       for (const auto& [condition, body] : s.branches) {
         if (condition == nullptr || truthy(evaluate(*condition))) return execute(body);
       }
       return Flow::normal;
-    case StmtKind::loop:
-      loop(s, evaluate(*s.expr), 0);
-      return Flow::normal;
-    case StmtKind::assign:
-      assign(s.target, evaluate(*s.expr), *scope_);
-      return Flow::normal;
+    case StmtKind::loop: loop(s, evaluate(*s.expr), 0); return Flow::normal;
+    case StmtKind::assign: assign(s.target, evaluate(*s.expr), *scope_); return Flow::normal;
     case StmtKind::assign_block: {
       Value value = capture(s.body, inner());
       if (s.expr != nullptr) value = filtered(*s.expr, value);
@@ -253,9 +246,7 @@ Flow Interpreter::execute(const Stmt& s) {
       const Swap<std::shared_ptr<Scope>> inside(scope_, std::move(scope));
       return execute(s.body);
     }
-    case StmtKind::macro:
-      scope_->set(s.symbol, runtime_.callable(make_macro(s)));
-      return Flow::normal;
+    case StmtKind::macro: scope_->set(s.symbol, runtime_.callable(make_macro(s))); return Flow::normal;
     case StmtKind::call_block: {
       const Value function = evaluate(*s.expr->items[0]);
       Args args = arguments(s.expr->arguments);
@@ -277,10 +268,8 @@ Flow Interpreter::execute(const Stmt& s) {
       out_->mark(begin, out_->size(), kGeneration);
       return Flow::normal;
     }
-    case StmtKind::stop:
-      return Flow::stop;
-    case StmtKind::next:
-      return Flow::next;
+    case StmtKind::stop: return Flow::stop;
+    case StmtKind::next: return Flow::next;
   }
   return Flow::normal;
 }
@@ -402,30 +391,14 @@ Value Interpreter::compare(const Expr& e) {
     line_ = e.line;
     bool holds = false;
     switch (e.comparisons[i]) {
-      case Comparison::eq:
-        holds = equal(runtime_, left, right);
-        break;
-      case Comparison::ne:
-        holds = !equal(runtime_, left, right);
-        break;
-      case Comparison::lt:
-        holds = less(runtime_, left, right, "<");
-        break;
-      case Comparison::gt:
-        holds = less(runtime_, right, left, ">");
-        break;
-      case Comparison::le:
-        holds = less(runtime_, left, right, "<=") || equal(runtime_, left, right);
-        break;
-      case Comparison::ge:
-        holds = less(runtime_, right, left, ">=") || equal(runtime_, left, right);
-        break;
-      case Comparison::in:
-        holds = contains(runtime_, right, left);
-        break;
-      case Comparison::not_in:
-        holds = !contains(runtime_, right, left);
-        break;
+      case Comparison::eq: holds = equal(runtime_, left, right); break;
+      case Comparison::ne: holds = !equal(runtime_, left, right); break;
+      case Comparison::lt: holds = less(runtime_, left, right, "<"); break;
+      case Comparison::gt: holds = less(runtime_, right, left, ">"); break;
+      case Comparison::le: holds = less(runtime_, left, right, "<=") || equal(runtime_, left, right); break;
+      case Comparison::ge: holds = less(runtime_, right, left, ">=") || equal(runtime_, left, right); break;
+      case Comparison::in: holds = contains(runtime_, right, left); break;
+      case Comparison::not_in: holds = !contains(runtime_, right, left); break;
     }
     if (!holds) return Value(false);
     left = std::move(right);
@@ -444,8 +417,7 @@ Value Interpreter::evaluate(const Expr& e) {
   const Level level(depth_);
   runtime_.step();
   switch (e.kind) {
-    case ExprKind::constant:
-      return e.value;
+    case ExprKind::constant: return e.value;
     case ExprKind::name: {
       if (const Value* found = scope_->find(e.symbol)) return *found;
       return runtime_.undefined(fmt::format("'{}' is undefined", e.text));
@@ -481,22 +453,17 @@ Value Interpreter::evaluate(const Expr& e) {
       line_ = e.line;
       return slice(runtime_, object, start, stop, step);
     }
-    case ExprKind::call:
-      return invoke(e);
-    case ExprKind::filter:
-      return filtered(e, Value());
-    case ExprKind::test:
-      return Value(apply_test(e));
-    case ExprKind::negate:
-      return negate(runtime_, evaluate(*e.items[0]));
+    case ExprKind::call: return invoke(e);
+    case ExprKind::filter: return filtered(e, Value());
+    case ExprKind::test: return Value(apply_test(e));
+    case ExprKind::negate: return negate(runtime_, evaluate(*e.items[0]));
     case ExprKind::plus: {
       Value value = evaluate(*e.items[0]);
       if (value.is_undefined()) fail_undefined(value);
       if (!value.is_number()) throw Fault{fmt::format("bad operand type for unary +: '{}'", type_name(value))};
       return value.is(Kind::boolean) ? Value(value.integer()) : value;
     }
-    case ExprKind::logical_not:
-      return Value(!truthy(evaluate(*e.items[0])));
+    case ExprKind::logical_not: return Value(!truthy(evaluate(*e.items[0])));
     case ExprKind::logical_and: {
       Value left = evaluate(*e.items[0]);
       return truthy(left) ? evaluate(*e.items[1]) : left;
@@ -517,8 +484,7 @@ Value Interpreter::evaluate(const Expr& e) {
       for (const Value& part : parts) print(runtime_, text, part);
       return runtime_.string(std::move(text));
     }
-    case ExprKind::compare:
-      return compare(e);
+    case ExprKind::compare: return compare(e);
     case ExprKind::conditional:
       if (truthy(evaluate(*e.items[1]))) return evaluate(*e.items[0]);
       if (e.items[2] != nullptr) return evaluate(*e.items[2]);
@@ -540,18 +506,14 @@ Value from_json(Runtime& runtime, const Json& json, const int32_t* source, int d
     return runtime.string(std::move(out));
   };
   switch (json.type()) {
-    case Json::value_t::boolean:
-      return Value(json.get<bool>());
-    case Json::value_t::number_integer:
-      return Value(json.get<int64_t>());
+    case Json::value_t::boolean: return Value(json.get<bool>());
+    case Json::value_t::number_integer: return Value(json.get<int64_t>());
     case Json::value_t::number_unsigned: {
       const auto n = json.get<uint64_t>();
       return n <= INT64_MAX ? Value(static_cast<int64_t>(n)) : parse_integer(runtime, std::to_string(n));
     }
-    case Json::value_t::number_float:
-      return Value(json.get<double>());
-    case Json::value_t::string:
-      return text(json.get_ref<const std::string&>());
+    case Json::value_t::number_float: return Value(json.get<double>());
+    case Json::value_t::string: return text(json.get_ref<const std::string&>());
     case Json::value_t::binary: {
       const auto& digits = json.get_binary();
       return parse_integer(runtime, {reinterpret_cast<const char*>(digits.data()), digits.size()});
@@ -568,8 +530,7 @@ Value from_json(Runtime& runtime, const Json& json, const int32_t* source, int d
       for (const auto& [key, v] : json.items()) dict->set(text(key), from_json(runtime, v, source, depth + 1));
       return runtime.dict(std::move(dict));
     }
-    default:
-      return Value();
+    default: return Value();
   }
 }
 

@@ -63,7 +63,7 @@ Value text_split(Runtime& runtime, const Value& self, Args& args) {
     size_t begin = skip_space(s, 0, s.size());
     while (begin < s.size()) {
       if (rest-- == 0) {
-        out.push_back(runtime.slice(self, begin, skip_space_back(s, begin, s.size())));
+        out.push_back(runtime.slice(self, begin, s.size()));
         break;
       }
       size_t end = begin;
@@ -99,7 +99,7 @@ Value text_rsplit(Runtime& runtime, const Value& self, Args& args) {
     end = skip_space_back(s, 0, end);
     while (end > 0) {
       if (rest-- == 0) {
-        out.push_back(runtime.slice(self, skip_space(s, 0, end), end));
+        out.push_back(runtime.slice(self, 0, end));
         break;
       }
       size_t begin = 0, i = 0;  // after the last white space before end
@@ -483,10 +483,8 @@ std::optional<Value> member(Runtime& runtime, const Value& object, std::string_v
         fmt::format("access to attribute '{}' of '{}' object is unsafe", printable(name), type_name(object)));
   }
   switch (object.kind()) {
-    case Kind::string:
-      return method_of(runtime, kTextMethods, object, name);
-    case Kind::list:
-      return method_of(runtime, kListMethods, object, name);
+    case Kind::string: return method_of(runtime, kTextMethods, object, name);
+    case Kind::list: return method_of(runtime, kListMethods, object, name);
     case Kind::tuple:
       if (object.items().group && name == "grouper") return object.items().values[0];
       if (object.items().group && name == "list") return object.items().values[1];
@@ -498,21 +496,16 @@ std::optional<Value> member(Runtime& runtime, const Value& object, std::string_v
       if (name == "step") return Value(range.step);
       return method_of(runtime, kTupleMethods, object, name);
     }
-    case Kind::dict:
-      return method_of(runtime, kDictMethods, object, name);
+    case Kind::dict: return method_of(runtime, kDictMethods, object, name);
     case Kind::boolean:
-    case Kind::integer:
-      return method_of(runtime, kIntMethods, object, name);
-    case Kind::real:
-      return method_of(runtime, kRealMethods, object, name);
+    case Kind::integer: return method_of(runtime, kIntMethods, object, name);
+    case Kind::real: return method_of(runtime, kRealMethods, object, name);
     case Kind::space: {
       const Value* found = object.space().find(name);
       return found == nullptr ? std::nullopt : std::optional<Value>(*found);
     }
-    case Kind::callable:
-      return object.callable().attribute(runtime, name);
-    default:
-      return std::nullopt;
+    case Kind::callable: return object.callable().attribute(runtime, name);
+    default: return std::nullopt;
   }
 }
 

@@ -108,22 +108,17 @@ Value divide_whole(Operator op, const Value& a, const Value& b) {
 
 Value real_arithmetic(Operator op, double a, double b) {
   switch (op) {
-    case Operator::add:
-      return Value(a + b);
-    case Operator::subtract:
-      return Value(a - b);
-    case Operator::multiply:
-      return Value(a * b);
-    case Operator::divide:
-      return Value(a / b);
+    case Operator::add: return Value(a + b);
+    case Operator::subtract: return Value(a - b);
+    case Operator::multiply: return Value(a * b);
+    case Operator::divide: return Value(a / b);
     case Operator::power: {
       const double r = std::pow(a, b);
       if (std::isinf(r) && std::isfinite(a) && std::isfinite(b)) throw Fault{"numerical result out of range"};
       if (std::isnan(r) && !std::isnan(a) && !std::isnan(b)) throw Fault{"a power that is not a real number"};
       return Value(r);
     }
-    default:
-      break;
+    default: break;
   }
   double rest = std::fmod(a, b);
   double quotient = (a - rest) / b;
@@ -147,23 +142,12 @@ std::string escape_markup(const std::string& text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        out += c;
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&#34;"; break;
+      case '\'': out += "&#39;"; break;
+      default: out += c;
     }
   }
   return out;
@@ -266,10 +250,8 @@ Value arithmetic(Runtime& runtime, Operator op, const Value& a, const Value& b) 
       case Operator::multiply:
         if (fits && !__builtin_mul_overflow(a.integer(), b.integer(), &small)) return Value(small);
         return multiply_whole(runtime, whole(a), whole(b));
-      case Operator::power:
-        return power_whole(runtime, a, b);
-      default:
-        return divide_whole(op, a, b);
+      case Operator::power: return power_whole(runtime, a, b);
+      default: return divide_whole(op, a, b);
     }
   }
   if (op == Operator::add && a.is_string() && b.is_string()) return add_texts(runtime, a, b);

@@ -12,33 +12,20 @@ namespace graft::jinja {
 
 std::string type_name(const Value& value) {
   switch (value.kind()) {
-    case Kind::undefined:
-      return "undefined";
-    case Kind::none:
-      return "NoneType";
-    case Kind::boolean:
-      return "bool";
+    case Kind::undefined: return "undefined";
+    case Kind::none: return "NoneType";
+    case Kind::boolean: return "bool";
     case Kind::integer:
-    case Kind::big:
-      return "int";
-    case Kind::real:
-      return "float";
-    case Kind::string:
-      return "str";
-    case Kind::list:
-      return "list";
-    case Kind::tuple:
-      return "tuple";
-    case Kind::iterator:
-      return "generator";
-    case Kind::range:
-      return "range";
-    case Kind::dict:
-      return "dict";
-    case Kind::space:
-      return "namespace";
-    case Kind::callable:
-      return "function";
+    case Kind::big: return "int";
+    case Kind::real: return "float";
+    case Kind::string: return "str";
+    case Kind::list: return "list";
+    case Kind::tuple: return "tuple";
+    case Kind::iterator: return "generator";
+    case Kind::range: return "range";
+    case Kind::dict: return "dict";
+    case Kind::space: return "namespace";
+    case Kind::callable: return "function";
   }
   return "object";
 }
@@ -48,24 +35,16 @@ void fail_undefined(const Value& value) { throw Fault{value.undefined_message()}
 bool truthy(const Value& value) {
   switch (value.kind()) {
     case Kind::undefined:
-    case Kind::none:
-      return false;
+    case Kind::none: return false;
     case Kind::boolean:
-    case Kind::integer:
-      return value.integer() != 0;
-    case Kind::real:
-      return value.real() != 0;
-    case Kind::string:
-      return !value.str().empty();
+    case Kind::integer: return value.integer() != 0;
+    case Kind::real: return value.real() != 0;
+    case Kind::string: return !value.str().empty();
     case Kind::list:
-    case Kind::tuple:
-      return !value.items().values.empty();
-    case Kind::dict:
-      return !value.dict().entries.empty();
-    case Kind::range:
-      return value.range().length != 0;
-    default:
-      return true;
+    case Kind::tuple: return !value.items().values.empty();
+    case Kind::dict: return !value.dict().entries.empty();
+    case Kind::range: return value.range().length != 0;
+    default: return true;
   }
 }
 
@@ -75,11 +54,8 @@ bool equal(Runtime& runtime, const Value& a, const Value& b) {
   if (a.kind() != b.kind()) return false;
   switch (a.kind()) {
     case Kind::undefined:
-    case Kind::none:
-      return true;
-    case Kind::string:
-      runtime.copied(std::min(a.str().size(), b.str().size()));
-      return a.str() == b.str();
+    case Kind::none: return true;
+    case Kind::string: runtime.copied(std::min(a.str().size(), b.str().size())); return a.str() == b.str();
     case Kind::list:
     case Kind::tuple: {
       const auto &x = a.items().values, &y = b.items().values;
@@ -101,8 +77,7 @@ bool equal(Runtime& runtime, const Value& a, const Value& b) {
       const Range &x = a.range(), &y = b.range();
       return x.length == y.length && (x.length == 0 || (x.start == y.start && (x.length == 1 || x.step == y.step)));
     }
-    default:
-      return a.object() == b.object();
+    default: return a.object() == b.object();
   }
 }
 
@@ -145,8 +120,7 @@ bool less(Runtime& runtime, const Value& a, const Value& b, std::string_view sig
 
 bool contains(Runtime& runtime, const Value& container, const Value& item) {
   switch (container.kind()) {
-    case Kind::undefined:
-      return false;
+    case Kind::undefined: return false;
     case Kind::string:
       if (!item.is_string()) {
         throw Fault{fmt::format("'in <string>' requires string as left operand, not {}", type_name(item))};
@@ -168,8 +142,7 @@ bool contains(Runtime& runtime, const Value& container, const Value& item) {
       }
       return false;
     }
-    default:
-      throw Fault{fmt::format("argument of type '{}' is not iterable", type_name(container))};
+    default: throw Fault{fmt::format("argument of type '{}' is not iterable", type_name(container))};
   }
 }
 
@@ -226,27 +199,13 @@ void represent(Runtime& runtime, TextBuilder& out, const Value& value, int depth
   if (depth > 2 * runtime.limits.container_depth) throw Fault{"printing a value recurses past the depth limit"};
   runtime.check_string(static_cast<int64_t>(out.size()));
   switch (value.kind()) {
-    case Kind::undefined:
-      out.literal("Undefined");
-      return;
-    case Kind::none:
-      out.literal("None");
-      return;
-    case Kind::boolean:
-      out.literal(value.boolean() ? "True" : "False");
-      return;
-    case Kind::integer:
-      out.literal(std::to_string(value.integer()));
-      return;
-    case Kind::big:
-      out.literal(value.big().to_string());
-      return;
-    case Kind::real:
-      out.literal(show_real(value.real()));
-      return;
-    case Kind::string:
-      represent_text(runtime, out, value.text());
-      return;
+    case Kind::undefined: out.literal("Undefined"); return;
+    case Kind::none: out.literal("None"); return;
+    case Kind::boolean: out.literal(value.boolean() ? "True" : "False"); return;
+    case Kind::integer: out.literal(std::to_string(value.integer())); return;
+    case Kind::big: out.literal(value.big().to_string()); return;
+    case Kind::real: out.literal(show_real(value.real())); return;
+    case Kind::string: represent_text(runtime, out, value.text()); return;
     case Kind::iterator:
       if (value.items().shown != nullptr && value.items().shown[0] == '<') {
         out.literal(value.items().shown);
@@ -298,9 +257,7 @@ void represent(Runtime& runtime, TextBuilder& out, const Value& value, int depth
       out.literal("}");
       return;
     }
-    case Kind::callable:
-      out.literal(value.callable().describe());
-      return;
+    case Kind::callable: out.literal(value.callable().describe()); return;
   }
 }
 
@@ -314,8 +271,7 @@ Value to_text(Runtime& runtime, const Value& value) {
 std::vector<Value> iterate(Runtime& runtime, const Value& value) {
   std::vector<Value> out;
   switch (value.kind()) {
-    case Kind::undefined:
-      return out;
+    case Kind::undefined: return out;
     case Kind::list:
     case Kind::tuple:
     case Kind::iterator:
@@ -343,32 +299,24 @@ std::vector<Value> iterate(Runtime& runtime, const Value& value) {
       }
       return out;
     }
-    default:
-      throw Fault{fmt::format("'{}' object is not iterable", type_name(value))};
+    default: throw Fault{fmt::format("'{}' object is not iterable", type_name(value))};
   }
 }
 
 int64_t length(Runtime& runtime, const Value& value) {
   switch (value.kind()) {
-    case Kind::undefined:
-      return 0;
-    case Kind::string:
-      runtime.scanned(value.str().size());
-      return count_code_points(value.str());
+    case Kind::undefined: return 0;
+    case Kind::string: runtime.scanned(value.str().size()); return count_code_points(value.str());
     case Kind::list:
-    case Kind::tuple:
-      return static_cast<int64_t>(value.items().values.size());
+    case Kind::tuple: return static_cast<int64_t>(value.items().values.size());
     case Kind::iterator:
       if (value.items().shown != nullptr && value.items().shown[0] != '<') {
         return static_cast<int64_t>(value.items().values.size());
       }
       break;
-    case Kind::dict:
-      return static_cast<int64_t>(value.dict().entries.size());
-    case Kind::range:
-      return value.range().length;
-    default:
-      break;
+    case Kind::dict: return static_cast<int64_t>(value.dict().entries.size());
+    case Kind::range: return value.range().length;
+    default: break;
   }
   throw Fault{fmt::format("object of type '{}' has no len()", type_name(value))};
 }
@@ -414,7 +362,7 @@ Value slice(Runtime& runtime, const Value& object, const Value& start, const Val
   if (object.is_undefined()) fail_undefined(object);
   const bool sliceable =
       object.is_string() || object.is(Kind::list) || object.is(Kind::tuple) || object.is(Kind::range);
-  if (!sliceable) return runtime.undefined(fmt::format("a slice of a {} object", type_name(object)));
+  if (!sliceable) throw Fault{fmt::format("'{}' object cannot be sliced", type_name(object))};
   for (const Value* part : {&start, &stop, &step}) {
     if (part->is_undefined()) fail_undefined(*part);
     if (!part->is_none() && !part->is_int()) {
@@ -438,6 +386,17 @@ Value slice(Runtime& runtime, const Value& object, const Value& start, const Val
     const size_t begin = code_point_offset(s, 0, from);
     return runtime.slice(object, begin, code_point_offset(s, begin, to - from));
   }
+  if (object.is(Kind::range)) {
+    const Range& r = object.range();
+    const __int128 stop_at = r.start + static_cast<__int128>(to) * r.step, step_by = static_cast<__int128>(r.step) * by;
+    if (stop_at < INT64_MIN || stop_at > INT64_MAX || step_by < INT64_MIN || step_by > INT64_MAX) {
+      throw Fault{"a slice of a range beyond 64 bits"};
+    }
+    // An empty one at an end may begin outside.
+    const __int128 start_at = r.start + static_cast<__int128>(from) * r.step;
+    if (start_at < INT64_MIN || start_at > INT64_MAX) throw Fault{"a slice of a range beyond 64 bits"};
+    return runtime.range(static_cast<int64_t>(start_at), static_cast<int64_t>(stop_at), static_cast<int64_t>(step_by));
+  }
   std::vector<Value> source = iterate(runtime, object), out;
   // from, to lie in [-1, size]; by may be anything, so stop before the sum overflows.
   for (int64_t i = from; by > 0 ? i < to : i > to;) {
@@ -460,7 +419,7 @@ std::vector<const Value*> bind(std::string_view function, const Args& args, std:
   }
   for (size_t i = 0; i < args.positional.size(); ++i) out[i] = &args.positional[i];
   for (const auto& [name, value] : args.named) {
-    const auto it = std::find_if(names.begin(), names.end(), [&](const char* n) { return name == n; });
+    const auto it = std::find_if(names.begin(), names.end(), [&key = name](const char* n) { return key == n; });
     if (it == names.end())
       throw Fault{fmt::format("{}() got an unexpected keyword argument '{}'", function, printable(name))};
     const auto i = static_cast<size_t>(it - names.begin());

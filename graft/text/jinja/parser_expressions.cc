@@ -175,9 +175,7 @@ ExprPtr ExpressionParser::primary() {
       }
       return constant(std::move(value), line);
     }
-    case TokenKind::real:
-      ++at_;
-      return constant(Value(std::strtod(token.text.c_str(), nullptr)), line);
+    case TokenKind::real: ++at_; return constant(Value(std::strtod(token.text.c_str(), nullptr)), line);
     case TokenKind::op:
       if (skip_op("(")) {
         ExprPtr e = tuple(false, true);
@@ -187,8 +185,7 @@ ExprPtr ExpressionParser::primary() {
       if (skip_op("[")) return list(line);
       if (skip_op("{")) return dict(line);
       [[fallthrough]];
-    default:
-      error(fmt::format("expected an expression, found {}", shown()));
+    default: error(fmt::format("expected an expression, found {}", shown()));
   }
 }
 
@@ -402,14 +399,11 @@ ExprPtr ExpressionParser::test(ExprPtr value) {
 
 bool ExpressionParser::starts_argument() const {
   switch (now().kind) {
-    case TokenKind::name:
-      return now().text != "else" && now().text != "or" && now().text != "and";
+    case TokenKind::name: return now().text != "else" && now().text != "or" && now().text != "and";
     case TokenKind::string:
     case TokenKind::integer:
-    case TokenKind::real:
-      return true;
-    default:
-      return is_op("[") || is_op("{");
+    case TokenKind::real: return true;
+    default: return is_op("[") || is_op("{");
   }
 }
 

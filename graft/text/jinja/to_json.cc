@@ -31,27 +31,13 @@ void put_text(Runtime& runtime, TextBuilder& out, const Text& text, bool ensure_
       continue;
     }
     switch (c) {
-      case '"':
-        escaped += "\\\"";
-        break;
-      case '\\':
-        escaped += "\\\\";
-        break;
-      case '\n':
-        escaped += "\\n";
-        break;
-      case '\r':
-        escaped += "\\r";
-        break;
-      case '\t':
-        escaped += "\\t";
-        break;
-      case '\b':
-        escaped += "\\b";
-        break;
-      case '\f':
-        escaped += "\\f";
-        break;
+      case '"': escaped += "\\\""; break;
+      case '\\': escaped += "\\\\"; break;
+      case '\n': escaped += "\\n"; break;
+      case '\r': escaped += "\\r"; break;
+      case '\t': escaped += "\\t"; break;
+      case '\b': escaped += "\\b"; break;
+      case '\f': escaped += "\\f"; break;
       default:
         if (c < 0x20) {
           escaped += fmt::format("\\u{:04x}", static_cast<int>(c));
@@ -77,19 +63,12 @@ void put_key(Runtime& runtime, TextBuilder& out, const Value& key, const JsonSty
   if (key.is_string()) return put_text(runtime, out, key.text(), style.ensure_ascii);
   std::string shown;
   switch (key.kind()) {
-    case Kind::none:
-      shown = "null";
-      break;
-    case Kind::boolean:
-      shown = key.boolean() ? "true" : "false";
-      break;
+    case Kind::none: shown = "null"; break;
+    case Kind::boolean: shown = key.boolean() ? "true" : "false"; break;
     case Kind::integer:
     case Kind::big:
-    case Kind::real:
-      shown = show_number(key);
-      break;
-    default:
-      throw Fault{fmt::format("tojson: a key must be a string, a number or none, not {}", type_name(key))};
+    case Kind::real: shown = show_number(key); break;
+    default: throw Fault{fmt::format("tojson: a key must be a string, a number or none, not {}", type_name(key))};
   }
   out.literal("\"" + shown + "\"");
 }
@@ -106,20 +85,12 @@ void to_json(Runtime& runtime, TextBuilder& out, const Value& value, const JsonS
   runtime.step();
   runtime.check_string(static_cast<int64_t>(out.size()));
   switch (value.kind()) {
-    case Kind::none:
-      out.literal("null");
-      return;
-    case Kind::boolean:
-      out.literal(value.boolean() ? "true" : "false");
-      return;
+    case Kind::none: out.literal("null"); return;
+    case Kind::boolean: out.literal(value.boolean() ? "true" : "false"); return;
     case Kind::integer:
     case Kind::big:
-    case Kind::real:
-      out.literal(show_number(value));
-      return;
-    case Kind::string:
-      put_text(runtime, out, value.text(), style.ensure_ascii);
-      return;
+    case Kind::real: out.literal(show_number(value)); return;
+    case Kind::string: put_text(runtime, out, value.text(), style.ensure_ascii); return;
     case Kind::list:
     case Kind::tuple: {
       const auto& values = value.items().values;
@@ -153,10 +124,8 @@ void to_json(Runtime& runtime, TextBuilder& out, const Value& value, const JsonS
       out.literal("}");
       return;
     }
-    case Kind::undefined:
-      throw Fault{fmt::format("tojson: {}", value.undefined_message())};
-    default:
-      throw Fault{fmt::format("tojson: a {} is not JSON serializable", type_name(value))};
+    case Kind::undefined: throw Fault{fmt::format("tojson: {}", value.undefined_message())};
+    default: throw Fault{fmt::format("tojson: a {} is not JSON serializable", type_name(value))};
   }
 }
 
