@@ -27,6 +27,7 @@ int run_graft(int argc, char** argv) {
   app.set_version_flag("--version", version_text);
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
+  add_train(app);
   add_dump(app);
   try {
     cpu_level();  // a wrong GRAFT_CPU is a usage error before anything runs

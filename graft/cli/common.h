@@ -57,5 +57,6 @@ bool stdout_is_terminal();
 
 // One function per subcommand, each in its own file.
 void add_dump(CLI::App& app);
+void add_train(CLI::App& app);
 
 }  // namespace graft

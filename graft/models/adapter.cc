@@ -7,28 +7,21 @@
 #include "graft/base/random.h"
 #include "graft/formats/adapter.h"
 #include "graft/kernels/dora.h"
-#include "graft/kernels/math.h"
+#include "graft/kernels/random_fill.h"
 
 namespace graft {
 namespace {
 
 // Draws of tensor `name`: kaiming is torch's kaiming_uniform_(a = sqrt 5), U(-1/sqrt(in), 1/sqrt(in)); the others are normal.
-void draw_a(AdapterMatrix& a, std::string_view init, uint64_t seed, const std::string& name) {
+void draw_a(Context& context, AdapterMatrix& a, std::string_view init, uint64_t seed, const std::string& name) {
   const RandomStream stream(seed, stream_hash(name));
-  const auto values = a.values();
   const double in = static_cast<double>(a.columns), rank = static_cast<double>(a.rows);
   if (init == "kaiming") {
     const double bound = 1.0 / std::sqrt(in);
-    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>((2.0 * stream.uniform53(i) - 1.0) * bound);
-    return;
-  }
-  const double std = init == "gaussian" ? 1.0 / rank : init == "gaussian_rank" ? 1.0 / std::sqrt(rank) : 1.0 / std::sqrt(in);
-  for (size_t i = 0; i < values.size(); i += 2) {  // Box-Muller
-    const double radius = std::sqrt(-2.0 * log_f64(1.0 - stream.uniform53(i)));
-    double sine = 0, cosine = 0;
-    sincos_f64(6.283185307179586 * stream.uniform53(i + 1), &sine, &cosine);
-    values[i] = static_cast<float>(std * radius * cosine);
-    if (i + 1 < values.size()) values[i + 1] = static_cast<float>(std * radius * sine);
+    fill_uniform<float>(context, stream, -bound, bound, a.values());
+  } else {
+    const double std = init == "gaussian" ? 1.0 / rank : init == "gaussian_rank" ? 1.0 / std::sqrt(rank) : 1.0 / std::sqrt(in);
+    fill_normal<float>(context, stream, std, a.values());
   }
 }
 
@@ -108,7 +101,7 @@ AdapterWeights AdapterWeights::create(Context& context, const Model& model, cons
   for (const AdapterSites::Module& site : w.sites.modules) {
     const LinearModule& module = modules.at(site.path);
     AdapterMatrix a(site.rank, module.in_features), b(module.out_features, site.rank);
-    draw_a(a, init, seed, site.path + ".lora_A");
+    draw_a(context, a, init, seed, site.path + ".lora_A");
     if (site.dora) {
       AdapterMatrix magnitude(module.out_features, 1, true);
       Operand<float> base;

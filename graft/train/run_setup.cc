@@ -1,0 +1,246 @@
+#include "graft/train/run_setup.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <optional>
+
+#include "graft/base/error.h"
+#include "graft/base/file.h"
+#include "graft/base/log.h"
+#include "graft/base/process.h"
+#include "graft/formats/adapter.h"
+#include "graft/formats/checkpoint.h"
+#include "graft/train/data_check.h"
+#include "graft/train/encode.h"
+#include "graft/train/metrics.h"
+
+namespace graft {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_share(const std::string& text) { return !text.empty() && text.back() == '%'; }
+
+double parse_share(const std::string& text) {
+  char* end = nullptr;
+  const double share = std::strtod(text.c_str(), &end) / 100.0;
+  GRAFT_CHECK(end == text.c_str() + text.size() - 1 && share > 0 && share < 1, "valid is '{}', expected a file or a share between 0% and 100%",
+              printable(text));
+  return share;
+}
+
+std::vector<std::string> split_list(const std::vector<std::string>& parts) {
+  std::vector<std::string> out;
+  for (const std::string& part : parts) {
+    size_t begin = 0;
+    while (begin <= part.size()) {
+      const size_t comma = std::min(part.find(',', begin), part.size());
+      if (comma > begin) out.push_back(part.substr(begin, comma - begin));
+      begin = comma + 1;
+    }
+  }
+  return out;
+}
+
+// "0-11" or "0,2,5" or both.
+std::vector<int64_t> parse_layers(const std::string& text) {
+  std::vector<int64_t> layers;
+  for (const std::string& part : split_list({text})) {
+    char* end = nullptr;
+    const int64_t first = std::strtoll(part.c_str(), &end, 10);
+    int64_t last = first;
+    bool ok = end != part.c_str();
+    if (ok && *end == '-') {
+      const char* second = end + 1;
+      last = std::strtoll(second, &end, 10);
+      ok = end != second;
+    }
+    GRAFT_CHECK(ok && *end == '\0' && first >= 0 && last >= first && last < 100000, "layers is '{}', expected for example 0-11 or 0,2,5", printable(text));
+    for (int64_t layer = first; layer <= last; ++layer) layers.push_back(layer);
+  }
+  return layers;
+}
+
+template <typename T, typename Parse>
+void parse_pattern(const std::vector<std::string>& parts, const char* field, std::vector<std::pair<std::string, T>>& out, Parse parse) {
+  for (const std::string& part : parts) {
+    const size_t equals = part.rfind('=');
+    GRAFT_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < part.size(), "{} is '{}', expected MODULE=NUMBER", field, printable(part));
+    char* end = nullptr;
+    const T value = parse(part.c_str() + equals + 1, &end);
+    GRAFT_CHECK(*end == '\0', "{} is '{}', expected MODULE=NUMBER", field, printable(part));
+    out.emplace_back(part.substr(0, equals), value);
+  }
+}
+
+}  // namespace
+
+TrainData load_train_data(const TrainConfig& config, const ModelConfig& model, ThreadPool& pool) {
+  TrainData out;
+  const DataPaths paths = find_data(config.data);
+  out.max_length = config.max_length > 0 ? config.max_length : model.max_position_embeddings;
+  GRAFT_CHECK(out.max_length <= model.max_position_embeddings, "max_length is {}, expected at most {}, the model's max_position_embeddings", config.max_length,
+              model.max_position_embeddings);
+  const auto check_ids = [&](const Dataset& data, const std::string& path) {
+    GRAFT_CHECK(data.max_id() < model.vocab_size, "{}: token id {} does not fit the model's vocabulary of {}; is the tokenizer another model's?", path,
+                data.max_id(), model.vocab_size);
+  };
+  if (paths.pretokenised) {
+    out.train = read_pretokenised(paths.train, model.vocab_size, config.ignore_index);
+    out.num_rows = out.train.size();
+    out.num_tokens = out.train.num_tokens(), out.num_trained_tokens = out.train.num_trained_tokens(), out.longest = out.train.longest();
+    GRAFT_CHECK(out.longest <= out.max_length, "{}: rows have {} tokens, expected at most {}", paths.train, out.longest, out.max_length);
+    if (!config.valid.empty() && !is_share(config.valid)) out.valid = read_pretokenised(config.valid, model.vocab_size, config.ignore_index);
+  } else {
+    EncodeSettings settings;
+    settings.loss_on = config.loss_on, settings.too_long = config.too_long, settings.max_length = out.max_length;
+    settings.template_args = config.template_arg;
+    const RowEncoder encoder(config.model, settings);
+    encoder.tokenizer().check_embedding_rows(model.vocab_size);
+    EncodedData encoded = load_rows(paths.train, encoder, pool);
+    out.num_rows = encoded.num_rows;
+    out.num_tokens = encoded.data.num_tokens(), out.num_trained_tokens = encoded.data.num_trained_tokens(), out.longest = encoded.data.longest();
+    out.chat = encoded.chat;
+    out.train = std::move(encoded.data);
+    const std::string valid = !config.valid.empty() && !is_share(config.valid) ? config.valid : config.valid.empty() ? paths.valid : "";
+    if (!valid.empty()) out.valid = load_rows(valid, encoder, pool).data;
+    for (int64_t i = 0; i < std::min<int64_t>(2, out.train.size()); ++i) out.previews.push_back(shown_row_text(show_row(out.train, i, encoder.tokenizer()), false));
+  }
+  check_ids(out.train, paths.train);
+  if (is_share(config.valid)) {
+    auto [train, valid] = split_dataset(out.train, parse_share(config.valid), static_cast<uint64_t>(config.seed));
+    out.train = std::move(train), out.valid = std::move(valid);
+  }
+  check_ids(out.valid, config.valid);
+  GRAFT_CHECK(config.early_stop == 0 || !out.valid.empty(), "early_stop needs validation data; give --valid FILE or --valid 5%");
+  return out;
+}
+
+LoraConfig lora_settings(const TrainConfig& config) {
+  if (!config.adapter.empty()) {
+    LoraConfig lora = read_adapter_header(config.adapter).config;
+    lora.dropout = config.dropout;
+    return lora;
+  }
+  LoraConfig lora;
+  lora.rank = config.rank, lora.alpha = config.alpha, lora.dropout = config.dropout;
+  lora.use_rslora = config.rslora, lora.use_dora = config.dora;
+  lora.target_modules = parse_module_pattern(config.targets);
+  if (!config.exclude.empty()) lora.exclude_modules = parse_module_pattern(config.exclude);
+  lora.layers_to_transform = parse_layers(config.layers);
+  parse_pattern(split_list(config.rank_pattern), "rank_pattern", lora.rank_pattern,
+                [](const char* text, char** end) { return static_cast<int64_t>(std::strtoll(text, end, 10)); });
+  parse_pattern(split_list(config.alpha_pattern), "alpha_pattern", lora.alpha_pattern, [](const char* text, char** end) { return std::strtod(text, end); });
+  lora.modules_to_save = split_list(config.modules_to_save);
+  lora.validate();
+  return lora;
+}
+
+int64_t site_parameters(const AdapterSites& sites, const ModelConfig& config) {
+  int64_t n = 0;
+  for (const LinearModule& m : family_of(config).modules(config)) {
+    if (const AdapterSites::Module* site = sites.find(m.path)) n += site->rank * (m.in_features + m.out_features) + (site->dora ? m.out_features : 0);
+    if (sites.saves(m.path)) n += m.in_features * m.out_features;
+  }
+  for (const std::string& path : sites.saved_modules) {
+    if (path == "model.embed_tokens") n += config.vocab_size * config.hidden_size;
+    if (path.ends_with("norm")) n += path.ends_with("q_norm") || path.ends_with("k_norm") ? config.head_dim : config.hidden_size;
+  }
+  return n;
+}
+
+BatchOptions evaluation_batches(const TrainConfig& config) {
+  BatchOptions options;
+  options.batch_size = config.batch_size;
+  options.batch_tokens = config.batch_tokens;
+  options.epochs = 1;
+  options.shuffle = false;
+  return options;
+}
+
+MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& given, const BatchCapacity& capacity,
+                           int num_threads, const TrainConfig& config) {
+  // Data, tokenizer and program are in memory by now; stacks of the workers and what libraries will still touch come on top.
+  constexpr int64_t kProcess = int64_t{4} << 20;
+  const int64_t now = resident_bytes() + kProcess, before = peak_resident_bytes();
+  std::vector<int> recompute = {0};
+  const bool automatic = config.recompute == "auto" || config.recompute.empty();
+  if (config.recompute.starts_with("every:")) {
+    const int64_t every = std::strtoll(config.recompute.c_str() + 6, nullptr, 10);
+    GRAFT_CHECK(every >= 1, "recompute is '{}', expected auto, none or every:N with N >= 1", printable(config.recompute));
+    recompute = {static_cast<int>(every)};
+  } else if (automatic) {
+    recompute = {0, 1};
+  }
+  MemoryChoice smallest;
+  smallest.forecast_bytes = INT64_MAX;
+  for (const int every : recompute) {
+    for (const int64_t chunk : {64, 32, 16, 8}) {
+      StepOptions options = given;
+      options.recompute_every = every;
+      options.head_chunk_rows = chunk;
+      const StepBytes bytes = step_bytes(folder, sites, options, capacity, num_threads);
+      MemoryChoice choice{every, chunk, std::max(before, now + static_cast<int64_t>(bytes.total()))};
+      if (config.memory_limit.bytes == 0 || choice.forecast_bytes <= config.memory_limit.bytes) return choice;
+      if (choice.forecast_bytes < smallest.forecast_bytes) smallest = choice;
+    }
+  }
+  const int64_t needed = (smallest.forecast_bytes + (int64_t{1} << 20) - 1) >> 20;
+  fail_hint(fmt::format("--memory-limit {}M is the smallest that works with this batch; a smaller --batch-size or --max-length needs less", needed),
+            "the run needs {}, --memory-limit is {}", memory_text(smallest.forecast_bytes), memory_text(config.memory_limit.bytes));
+}
+
+void prepare_output_folder(const std::string& folder, bool overwrite, bool resume) {
+  if (!path_exists(folder)) return;
+  GRAFT_CHECK_HINT(is_directory(folder), "choose another --out", "{}: is a file, expected a folder", folder);
+  if (fs::is_empty(folder)) return;
+  if (resume) return;
+  GRAFT_CHECK_HINT(overwrite, "use --resume to go on, --overwrite to start anew, or another --out", "{}: is not empty", folder);
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    static constexpr std::string_view kOurs[] = {"adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", "report.html", "config.toml",
+                                                 "graft.json", "model.safetensors", "model.safetensors.index.json"};
+    const bool shard = name.starts_with("model-") && name.ends_with(".safetensors");
+    if (shard || std::find(std::begin(kOurs), std::end(kOurs), name) != std::end(kOurs)) fs::remove(entry.path());
+  }
+  for (const Checkpoint& checkpoint : list_checkpoints(folder)) fs::remove_all(checkpoint.path);
+}
+
+void copy_checkpoint_weights(const std::string& checkpoint, const std::string& folder) {
+  for (const auto& entry : fs::directory_iterator(checkpoint)) {
+    const std::string name = entry.path().filename().string();
+    if (!entry.is_regular_file() || name == "optimizer.safetensors" || name == "graft_state.json" || name == "trainer_state.json") continue;
+    const MappedFile file(entry.path().string());
+    AtomicFile out(folder + "/" + name);
+    out.write(file.bytes().data(), file.bytes().size());
+    out.commit();
+  }
+}
+
+std::string describe_bad_loss(const Dataset& data, std::span<const int64_t> examples, const Batch& batch, std::span<const float> nll) {
+  for (size_t i = 0; i < nll.size(); ++i) {
+    if (std::isfinite(nll[i])) continue;
+    const auto after = std::upper_bound(batch.sequence_offsets.begin(), batch.sequence_offsets.end(), batch.label_rows[i]);
+    const auto sequence = static_cast<size_t>(after - batch.sequence_offsets.begin() - 1);
+    std::string where = fmt::format("row {}", batch.rows[sequence]);
+    for (const int64_t example : examples) {
+      if (data.example(example).row == batch.rows[sequence]) where = data.where(example);
+    }
+    return fmt::format("the loss is {} at {}, token {}", nll[i], where, batch.positions[static_cast<size_t>(batch.label_rows[i])] + 1);
+  }
+  return "the sum of the losses is not finite";
+}
+
+std::string describe_rows(const Dataset& data, const Update& update) {
+  std::string text;
+  int64_t count = 0;
+  for (const auto& examples : update.micro_batches) {
+    for (const int64_t example : examples) {
+      if (count++ < 4) text += (text.empty() ? "" : ", ") + data.where(example);
+    }
+  }
+  return count > 4 ? fmt::format("{} and {} more", text, count - 4) : text;
+}
+
+}  // namespace graft
