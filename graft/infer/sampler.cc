@@ -124,8 +124,8 @@ Sampler::Sampler(uint64_t seed, uint64_t line, SamplerRng rng) : seed_(seed), li
 
 double Sampler::uniform() {
   if (rng_ == SamplerRng::kLcg64) {
-    lcg_ = lcg_ * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX
-    return static_cast<double>(lcg_ >> 11) * 0x1p-53;
+    lcg_ = lcg_ * 6364136223846793005u + 1u;
+    return static_cast<double>(lcg_ >> 32) * 0x1p-32;
   }
   return RandomStream(seed_, stream_hash("sample") + line_).uniform53(draws_++);
 }

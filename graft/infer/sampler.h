@@ -8,6 +8,7 @@
 
 namespace graft {
 
+// kLcg64: state <- state * 6364136223846793005 + 1, u = high 32 bits / 2^32, started at seed + line: the generator of a public reference.
 enum class SamplerRng { kPhilox, kLcg64 };
 
 // How a token is chosen from logits. Neutral values skip a step.

@@ -1,52 +1,11 @@
 #include "graft/models/export.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <vector>
 
-#include "graft/base/error.h"
-#include "graft/base/file.h"
 #include "graft/formats/model_folder.h"
 
 namespace graft {
-namespace {
-
-namespace fs = std::filesystem;
-
-bool is_weight_file(const std::string& name) {
-  return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name.ends_with(".bin") || name.ends_with(".pt") ||
-         name.ends_with(".pth") || name.ends_with(".gguf") || name.ends_with(".bin.index.json");
-}
-
-bool is_model_file(const std::string& name) {
-  return name.ends_with(".json") || name.ends_with(".jinja") || name.ends_with(".txt") || name.ends_with(".model") || name == "LICENSE";
-}
-
-std::string dtype_word(DType dtype) { return dtype == DType::kBF16 ? "bfloat16" : dtype == DType::kF16 ? "float16" : "float32"; }
-
-}  // namespace
-
-void copy_model_files(const std::string& from, const std::string& to, DType dtype) {
-  fs::create_directories(to);
-  for (const auto& entry : fs::recursive_directory_iterator(from)) {
-    const fs::path relative = fs::relative(entry.path(), from);
-    const std::string name = relative.filename().string();
-    const std::string parent = relative.parent_path().string();
-    if (!entry.is_regular_file() || is_weight_file(name) || !is_model_file(name)) continue;
-    if (!parent.empty() && parent != "additional_chat_templates") continue;
-    if (name == "adapter_config.json" || name == "graft_state.json" || name == "trainer_state.json") continue;
-    std::string content = read_file(entry.path().string());
-    if (name == "config.json" && dtype != DType::kBool) {
-      Json config = parse_json(content, entry.path().string());
-      config[config.contains("dtype") ? "dtype" : "torch_dtype"] = dtype_word(dtype);
-      content = config.dump(2) + "\n";
-    }
-    const fs::path target = fs::path(to) / relative;
-    fs::create_directories(target.parent_path());
-    write_file(target.string(), content);
-  }
-}
-
 DType saved_dtype(std::string_view save_dtype, DType stored) {
   if (save_dtype == "f32") return DType::kF32;
   if (save_dtype == "bf16") return DType::kBF16;

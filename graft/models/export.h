@@ -9,10 +9,6 @@
 
 namespace graft {
 
-// Copies what a model folder needs beside its weights: config, generation config, tokenizer files, chat templates. `dtype` (F32, BF16, F16) replaces
-// the config's torch_dtype or dtype; kBool keeps it.
-void copy_model_files(const std::string& from, const std::string& to, DType dtype = DType::kBool);
-
 // What a stored tensor becomes under "keep", "f32", "bf16", "f16".
 DType saved_dtype(std::string_view save_dtype, DType stored);
 

@@ -8,6 +8,7 @@
 #include "graft/base/error.h"
 #include "graft/base/file.h"
 #include "graft/formats/checkpoint.h"
+#include "graft/formats/model_folder.h"
 #include "graft/formats/safetensors.h"
 #include "graft/models/adapter_record.h"
 #include "graft/models/export.h"
@@ -48,7 +49,11 @@ void save_weights(const CheckpointSource& source, const RunState& state, double 
     source.adapter->save(folder, {{"step", std::to_string(state.step)}, {"loss", fmt::format("{}", state.loss)},
                                   {"learning_rate", fmt::format("{}", learning_rate)}});
   } else {
-    copy_model_files(source.config->model, folder, source.config->save_dtype == "keep" ? DType::kBool : saved_dtype(source.config->save_dtype, DType::kF32));
+    copy_side_files(source.config->model, folder);
+    if (source.config->save_dtype != "keep") {
+      const Json config = config_with_dtype(source.model->config().raw, saved_dtype(source.config->save_dtype, DType::kF32));
+      write_file(folder + "/config.json", config.dump(2) + "\n");
+    }
     save_model_weights(*source.context, *source.model, folder, source.config->save_dtype);
   }
   write_adapter_record(folder, {source.chat, source.config->template_arg});
