@@ -6,6 +6,7 @@
 #include "graft/formats/model_folder.h"
 
 namespace graft {
+
 DType saved_dtype(std::string_view save_dtype, DType stored) {
   if (save_dtype == "f32") return DType::kF32;
   if (save_dtype == "bf16") return DType::kBF16;
