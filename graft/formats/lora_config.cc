@@ -11,7 +11,7 @@
 #include "graft/base/error.h"
 #include "graft/base/log.h"
 #include "graft/formats/json_fields.h"
-#include "graft/formats/regex.h"
+#include "graft/formats/module_regex.h"
 
 namespace graft {
 namespace {
@@ -72,13 +72,13 @@ class Matcher {
 
  private:
   const ModulePattern& pattern_;
-  std::optional<Regex> regex_;
+  std::optional<ModuleRegex> regex_;
 };
 
 // The number of a module's layer: after the first "NAME.", where NAME is of layers_pattern if given. -1: none.
 // PEFT takes the last number of the path, which for an expert is not its layer; for every other module it is the same.
-int64_t layer_of(std::string_view path, const std::vector<Regex>& patterns) {
-  for (const Regex& pattern : patterns) {
+int64_t layer_of(std::string_view path, const std::vector<ModuleRegex>& patterns) {
+  for (const ModuleRegex& pattern : patterns) {
     const std::string digits = pattern.first_group(path);
     if (!digits.empty() && digits.size() <= 9) return std::stoll(digits);
   }
@@ -86,7 +86,7 @@ int64_t layer_of(std::string_view path, const std::vector<Regex>& patterns) {
 }
 
 template <typename Value>
-std::optional<size_t> first_match(const std::vector<std::pair<Regex, Value>>& patterns, std::string_view path) {
+std::optional<size_t> first_match(const std::vector<std::pair<ModuleRegex, Value>>& patterns, std::string_view path) {
   for (size_t i = 0; i < patterns.size(); ++i) {
     if (patterns[i].first.full_match(path)) return i;
   }
@@ -94,11 +94,11 @@ std::optional<size_t> first_match(const std::vector<std::pair<Regex, Value>>& pa
 }
 
 template <typename Value>
-std::vector<std::pair<Regex, Value>> compile(const std::vector<std::pair<std::string, Value>>& pattern,
+std::vector<std::pair<ModuleRegex, Value>> compile(const std::vector<std::pair<std::string, Value>>& pattern,
                                              std::string_view where, const char* field) {
-  std::vector<std::pair<Regex, Value>> compiled;
+  std::vector<std::pair<ModuleRegex, Value>> compiled;
   for (const auto& [key, value] : pattern)
-    compiled.emplace_back(Regex("(?:.*\\.)?(?:" + key + ")", fmt::format("{}: {}", where, field)), value);
+    compiled.emplace_back(ModuleRegex("(?:.*\\.)?(?:" + key + ")", fmt::format("{}: {}", where, field)), value);
   return compiled;
 }
 
@@ -206,7 +206,7 @@ void LoraConfig::validate(std::string_view where) const {
   if (exclude_modules.all_linear) faults.add("exclude_modules is all-linear, expected names or a regular expression");
   const auto try_compile = [&](const std::string& text, const char* field) {
     try {
-      const Regex compiled(text, field);
+      const ModuleRegex compiled(text, field);
     } catch (const Error& e) {
       faults.add_line(e.what());
     }
@@ -327,7 +327,7 @@ std::vector<LoraTarget> resolve_targets(const LoraConfig& config, std::span<cons
   Faults faults;
   const Matcher wanted(config.target_modules, fmt::format("{}: target_modules", where));
   const Matcher excluded(config.exclude_modules, fmt::format("{}: exclude_modules", where));
-  std::vector<Regex> layer_patterns;
+  std::vector<ModuleRegex> layer_patterns;
   const std::string in_layers = fmt::format("{}: layers_pattern", where);
   for (const std::string& name : config.layers_pattern)
     layer_patterns.emplace_back(".*?\\.(?:" + name + ")\\.(\\d+)\\.", in_layers);

@@ -1,4 +1,4 @@
-#include "graft/formats/regex.h"
+#include "graft/formats/module_regex.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -7,7 +7,7 @@
 
 namespace graft {
 
-struct Regex::Code {
+struct ModuleRegex::Code {
   pcre2_code* code = nullptr;
   pcre2_match_context* limits = nullptr;
   std::string pattern, where;
@@ -17,7 +17,7 @@ struct Regex::Code {
   }
 };
 
-Regex::Regex(std::string_view pattern, std::string_view where) {
+ModuleRegex::ModuleRegex(std::string_view pattern, std::string_view where) {
   auto made = std::make_shared<Code>();
   made->pattern = pattern;
   made->where = where;
@@ -40,7 +40,7 @@ Regex::Regex(std::string_view pattern, std::string_view where) {
   code_ = std::move(made);
 }
 
-int Regex::match(std::string_view text, unsigned options, std::string* group) const {
+int ModuleRegex::match(std::string_view text, unsigned options, std::string* group) const {
   pcre2_match_data* data = pcre2_match_data_create_from_pattern(code_->code, nullptr);
   const int found =
       pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, options, data, code_->limits);
@@ -56,11 +56,11 @@ int Regex::match(std::string_view text, unsigned options, std::string* group) co
   return found;
 }
 
-bool Regex::full_match(std::string_view text) const {
+bool ModuleRegex::full_match(std::string_view text) const {
   return match(text, PCRE2_ANCHORED | PCRE2_ENDANCHORED, nullptr) > 0;
 }
 
-std::string Regex::first_group(std::string_view text) const {
+std::string ModuleRegex::first_group(std::string_view text) const {
   std::string group;
   match(text, PCRE2_ANCHORED, &group);
   return group;

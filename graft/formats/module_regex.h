@@ -8,10 +8,10 @@ namespace graft {
 
 // A regular expression from a file or a user, matched against names of modules. Matching is bounded: a pattern that
 // would take exponential time is an Error, not a hang.
-class Regex {
+class ModuleRegex {
  public:
   // Throws Error "WHERE: '…' is not a regular expression: …".
-  Regex(std::string_view pattern, std::string_view where);
+  ModuleRegex(std::string_view pattern, std::string_view where);
   // Python's re.fullmatch. Error if the bound is reached.
   bool full_match(std::string_view text) const;
   // Group 1 of a match at the start of the text (Python's re.match); empty if there is none.
