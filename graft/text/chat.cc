@@ -89,6 +89,16 @@ int32_t message_of(const Rendered& rendered, std::pair<int64_t, int64_t> span, c
   return -1;
 }
 
+std::vector<AssistantSpan> marked_spans(const Rendered& rendered, const Json& messages) {
+  std::vector<AssistantSpan> out;
+  int32_t message = -1;
+  for (const auto& span : rendered.spans) {
+    message = message_of(rendered, span, messages, message);
+    if (span.first < span.second) out.push_back({span.first, span.second, message});
+  }
+  return out;
+}
+
 ChatText as_chat_text(Rendered&& rendered) {
   ChatText out;
   out.user_text = user_ranges(rendered.data);
@@ -262,7 +272,11 @@ Rendered ChatFormat::render(const Json& messages, const ChatOptions& options) co
 }
 
 ChatText ChatFormat::prompt(const Json& messages, const ChatOptions& options) const {
-  return as_chat_text(render(messages, options));
+  Rendered rendered = render(messages, options);
+  std::vector<AssistantSpan> spans = marked_spans(rendered, messages);
+  ChatText out = as_chat_text(std::move(rendered));
+  out.spans = std::move(spans);
+  return out;
 }
 
 AssistantSpan ChatFormat::answer(const Json& messages, size_t i, const ChatOptions& options, const Rendered& whole,
@@ -346,11 +360,8 @@ ChatText ChatFormat::render_answers(const Json& messages, const ChatOptions& opt
   Rendered whole = render_messages(list, plain, -1);
   std::vector<AssistantSpan> spans;
   if (whole.marks_generation) {
-    int32_t message = -1;
-    for (const auto& span : whole.spans) {
-      message = message_of(whole, span, list, message);
-      if (span.first < span.second && is_wanted(message)) spans.push_back({span.first, span.second, message});
-    }
+    spans = marked_spans(whole, list);
+    std::erase_if(spans, [&](const AssistantSpan& span) { return !is_wanted(span.message); });
   } else {
     for (size_t i = 0; i < list.size(); ++i) {
       const bool assistant = list[i].contains("role") && list[i]["role"] == "assistant";
@@ -366,10 +377,13 @@ ChatTokens ChatFormat::encode(const Tokenizer& tokenizer, const ChatText& chat) 
   Encoding encoding = tokenizer.encode(chat.text, {.add_special_tokens = false, .user_text = chat.user_text});
   ChatTokens out;
   out.message.assign(encoding.ids.size(), -1);
+  out.assistant_mask.assign(encoding.ids.size(), 0);
   for (const AssistantSpan& span : chat.spans) {
     for (size_t t = 0; t < encoding.ids.size(); ++t) {
       const auto& [begin, end] = encoding.byte_offsets[t];
-      if (begin < span.end && end > span.begin) out.message[t] = span.message;
+      if (begin >= span.end || end <= span.begin) continue;
+      out.assistant_mask[t] = 1;
+      out.message[t] = span.message;
     }
   }
   out.ids = std::move(encoding.ids);

@@ -37,8 +37,8 @@ struct ChatText {
 
 struct ChatTokens {
   std::vector<int32_t> ids;
-  std::vector<int32_t>
-      message;  // of each token: the message whose assistant's text it belongs to, -1 for all other tokens
+  std::vector<uint8_t> assistant_mask;  // of each token: 1 if it shares a byte with a span
+  std::vector<int32_t> message;         // of each token: the message of that span, else -1
 };
 
 // The chat template of a model folder with its special tokens, used as transformers' apply_chat_template does. Messages
@@ -60,7 +60,7 @@ class ChatFormat {
 
   // The text of a conversation; `spans` are those of {% generation %} blocks.
   Rendered render(const Json& messages, const ChatOptions& options = {}) const;
-  // The text as a prompt: no spans.
+  // The same, ready for encode(): spans of {% generation %} blocks, each with the message it shows (-1 if none can be).
   ChatText prompt(const Json& messages, const ChatOptions& options) const;
 
   // The text of a whole conversation and what the assistant wrote in it: the {% generation %} blocks of a template that
