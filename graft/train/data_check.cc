@@ -7,11 +7,12 @@
 
 #include "graft/base/error.h"
 #include "graft/base/log.h"
-#include "graft/base/random.h"
 #include "graft/train/metrics.h"
 
 namespace graft {
 namespace {
+
+constexpr size_t kMaxShownTokens = 2000;
 
 // Content as 128 bits: two hashes of the same text with different starts.
 struct ContentKey {
@@ -22,18 +23,34 @@ struct KeyHash {
   size_t operator()(const ContentKey& key) const { return static_cast<size_t>(key.a ^ (key.b << 1)); }
 };
 
-ContentKey content_key(const DataRow& row) {
-  std::string text = fmt::format("{}|{}|", static_cast<int>(row.format), row.prompt.size());
-  text += row.prompt;
-  text += row.text;
-  if (row.chat) {
-    text += row.chat->messages.dump() + row.chat->tools.dump() + row.chat->template_args.dump();
-    text += fmt::format("{}|{}", row.chat->num_prompt_messages, fmt::join(row.chat->weights, ","));
+// Takes parts one after the other, each with its length, so that "a" + "bc" is not "ab" + "c".
+struct ContentHash {
+  ContentKey key{0xCBF29CE484222325u, 0x9E3779B97F4A7C15u};
+  void add(std::string_view text) {
+    for (const char c : text) {
+      const auto byte = static_cast<uint8_t>(c);
+      key.a = (key.a ^ byte) * 0x100000001B3u;
+      key.b = (key.b ^ byte) * 0xD6E8FEB86659FD93u;
+      key.b ^= key.b >> 29;
+    }
+    const uint64_t size = text.size() + 0x100;
+    key.a = (key.a ^ size) * 0x100000001B3u;
+    key.b = (key.b ^ size) * 0xD6E8FEB86659FD93u;
   }
-  const uint64_t a = stream_hash(text);
-  text += '\1';
-  text.insert(text.begin(), '\2');
-  return {a, stream_hash(text)};
+};
+
+ContentKey content_key(const DataRow& row) {
+  ContentHash hash;
+  hash.add(row_format_name(row.format));
+  hash.add(row.prompt);
+  hash.add(row.text);
+  if (row.chat) {
+    hash.add(row.chat->messages.dump());
+    hash.add(row.chat->tools.dump());
+    hash.add(row.chat->template_args.dump());
+    hash.add(fmt::format("{}|{}", row.chat->num_prompt_messages, fmt::join(row.chat->weights, ",")));
+  }
+  return hash.key;
 }
 
 void count_duplicates(const DataRows& rows, FileCheck* file) {
@@ -88,10 +105,8 @@ void check_rows(const std::string& path, const RowEncoder& encoder, int64_t num_
   // Whether such a row stops a run is up to --too-long, which a check is not told. Where not a single row fits, the limit
   // is at fault and not the rows: the text says so once.
   if (encoded.num_too_long < encoded.num_rows) {
-    for (const int64_t i : encoded.too_long_rows) {
-      encoded.faults.add({rows.where(rows.rows[static_cast<size_t>(i)]),
-                          fmt::format("the row has {} tokens, max_length is {}",
-                                      encoded.lengths[static_cast<size_t>(i)], encoder.settings().max_length),
+    for (auto& [i, what] : encoded.too_long_rows) {
+      encoded.faults.add({rows.where(rows.rows[static_cast<size_t>(i)]), std::move(what),
                           "train with a larger --max-length, or --too-long truncate or drop", /*fatal=*/false});
     }
   }
@@ -136,13 +151,17 @@ ShownRow show_row(const Dataset& data, int64_t i, const Tokenizer& tokenizer) {
   const Example e = data.example(i);
   row.num_tokens = static_cast<int64_t>(e.ids.size());
   row.num_trained = std::count_if(e.target_weights.begin(), e.target_weights.end(), [](float w) { return w > 0; });
-  for (size_t begin = 0; begin < e.ids.size();) {
+  const size_t size = std::min(e.ids.size(), kMaxShownTokens);
+  for (size_t begin = 0; begin < size;) {
     size_t end = begin + 1;
-    while (end < e.ids.size() && e.trains(end) == e.trains(begin)) ++end;
+    while (end < size && e.trains(end) == e.trains(begin)) ++end;
     row.pieces.emplace_back(e.trains(begin), tokenizer.decode({e.ids.begin() + static_cast<int64_t>(begin),
                                                                e.ids.begin() + static_cast<int64_t>(end)}));
     begin = end;
   }
+  if (size < e.ids.size())
+    row.pieces.emplace_back(false,
+                            fmt::format(" … {} more tokens", count_text(row.num_tokens - static_cast<int64_t>(size))));
   return row;
 }
 

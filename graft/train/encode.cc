@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <mutex>
 
 #include "graft/base/error.h"
 #include "graft/base/file.h"
@@ -27,6 +28,16 @@ std::vector<int64_t> token_ids(const Json& config, const char* key) {
   return ids;
 }
 
+// Shorter rows are always encoded whole.
+constexpr size_t kLongRowBytes = size_t{1} << 18;
+
+// The first `bytes` of a text, less where that would split a character.
+std::string_view beginning(std::string_view text, size_t bytes) {
+  if (bytes >= text.size()) return text;
+  while (bytes > 0 && (static_cast<unsigned char>(text[bytes]) & 0xC0) == 0x80) --bytes;
+  return text.substr(0, bytes);
+}
+
 // Does a template print what a developer message says? Those made before the role drop it or refuse it.
 bool shows_developer(const ChatFormat& chat) {
   const Json messages = {{{"role", "developer"}, {"content", "probe"}}, {{"role", "user"}, {"content", "a"}}};
@@ -48,23 +59,59 @@ struct RowEncoder::Impl {
   std::optional<ChatFormat> chat;
   Error chat_error{"the model has no chat template"};  // why there is no `chat`
   bool knows_developer = false;
+  std::unique_ptr<std::once_flag> once = std::make_unique<std::once_flag>();
+  mutable size_t long_row_bytes = 0;
   std::vector<int64_t> stops;
 
-  void encode_text(const DataRow& row, EncodedRow* out) const {
-    out->ids = tokenizer.encode_ids(row.text, {.add_special_tokens = true, .parse_special_tokens = false});
+  void encode_text(std::string_view text, EncodedRow* out) const {
+    out->ids = tokenizer.encode_ids(text, {.add_special_tokens = true, .parse_special_tokens = false});
     if (out->ids.empty() || out->ids.back() != need_end()) out->ids.push_back(need_end());
     out->label_weights.assign(out->ids.size(), 1.0f);
   }
 
-  void encode_completion(const DataRow& row, EncodedRow* out) const {
-    out->ids = tokenizer.encode_ids(row.prompt, {.add_special_tokens = true, .parse_special_tokens = false});
+  void encode_completion(std::string_view before, std::string_view after, EncodedRow* out) const {
+    out->ids = tokenizer.encode_ids(before, {.add_special_tokens = true, .parse_special_tokens = false});
     const size_t prompt = out->ids.size();
     const std::vector<int32_t> completion = tokenizer.encode_ids(
-        row.text, {.add_special_tokens = false, .parse_special_tokens = false, .continuation = prompt > 0});
+        after, {.add_special_tokens = false, .parse_special_tokens = false, .continuation = prompt > 0});
     out->ids.insert(out->ids.end(), completion.begin(), completion.end());
     out->ids.push_back(need_end());
     out->label_weights.assign(out->ids.size(), 1.0f);
     if (settings.loss_on != "all") std::fill_n(out->label_weights.begin(), prompt, 0.0f);
+  }
+
+  void encode_plain(const DataRow& row, EncodedRow* out) const {
+    const auto encode_first = [&](size_t bytes) {
+      const std::string_view prompt = beginning(row.prompt, bytes), text = beginning(row.text, bytes - prompt.size());
+      if (row.format == RowFormat::kText) {
+        encode_text(text, out);
+      } else {
+        encode_completion(prompt, text, out);
+      }
+    };
+    const size_t bytes = row.prompt.size() + row.text.size();
+    out->cut = false;
+    if (settings.max_length > 0 && bytes > kLongRowBytes && bytes > long_row()) {
+      encode_first(long_row());
+      out->cut = static_cast<int64_t>(out->ids.size()) > settings.max_length;
+      if (out->cut) return;
+    }
+    encode_first(bytes);
+  }
+
+  // So many bytes hold more than max_length tokens, unless the tokenizer drops text: twice the room that max_length of the
+  // longest tokens take.
+  size_t long_row() const {
+    std::call_once(*once, [&] {
+      size_t longest = 1;
+      for (int64_t id = 0; id < tokenizer.vocab_size(); ++id) {
+        if (const auto token = tokenizer.id_to_token(static_cast<int32_t>(id)))
+          longest = std::max(longest, token->size());
+      }
+      long_row_bytes = std::max(
+          kLongRowBytes, 2 * longest * static_cast<size_t>(std::min<int64_t>(settings.max_length, int64_t{1} << 32)));
+    });
+    return long_row_bytes;
   }
 
   // Which messages are trained, by loss_on; weights are looked at later.
@@ -175,12 +222,10 @@ std::optional<Error> RowEncoder::format_fault(RowFormat format) const {
 }
 
 void RowEncoder::encode(const DataRow& row, EncodedRow* out) const {
-  if (row.format == RowFormat::kText) {
-    impl_->encode_text(row, out);
-  } else if (row.format == RowFormat::kCompletion) {
-    impl_->encode_completion(row, out);
-  } else {
+  if (is_chat(row.format)) {
     impl_->encode_chat(row, out);
+  } else {
+    impl_->encode_plain(row, out);
   }
   if (!out->label_weights.empty()) out->label_weights[0] = 0;  // nothing comes before it
 }
@@ -204,6 +249,10 @@ std::string untrained_reason(const DataRow& row, const EncodedRow& encoded, int6
     return "no token to train on: the template shows nothing of what the assistant wrote";
   }
   return row.text.empty() && row.prompt.empty() ? std::string() : "no token to train on";
+}
+
+std::string too_long_text(int64_t length, bool cut, int64_t max_length) {
+  return fmt::format("the row has {}{} tokens, max_length is {}", cut ? "more than " : "", length, max_length);
 }
 
 struct Outcome {
@@ -266,7 +315,7 @@ EncodedData encode_rows(const DataRows& rows, const RowEncoder& encoder, ThreadP
       int64_t kept = length;
       if (settings.max_length > 0 && length > settings.max_length) {
         ++out.num_too_long;
-        const std::string what = fmt::format("the row has {} tokens, max_length is {}", length, settings.max_length);
+        const std::string what = too_long_text(length, o.row.cut, settings.max_length);
         if (settings.too_long == "error") {
           fault(what, "give a larger --max-length, or --too-long truncate or drop", true);
           continue;
@@ -276,7 +325,8 @@ EncodedData encode_rows(const DataRows& rows, const RowEncoder& encoder, ThreadP
           continue;
         }
         if (settings.too_long == "report") {
-          if (out.too_long_rows.size() < DataFaults::kMaxKept) out.too_long_rows.push_back(begin + i);
+          if (out.too_long_rows.size() < DataFaults::kMaxKept) out.too_long_rows.emplace_back(begin + i, what);
+          if (o.row.cut) continue;
         } else {
           ++out.num_truncated;
           kept = settings.max_length;

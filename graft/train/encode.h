@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "graft/base/error.h"
@@ -26,6 +27,7 @@ struct EncodeSettings {
 struct EncodedRow {
   std::vector<int32_t> ids;
   std::vector<float> label_weights;
+  bool cut = false;  // only the beginning was encoded: it alone is beyond max_length
 };
 
 // A model folder's tokenizer, end token and chat template, and what `graft train` makes of a row with them:
@@ -36,7 +38,8 @@ struct EncodedRow {
 //   conversations      the chat template, which alone decides the end; what the assistant wrote is trained, each
 //   message by
 //                      its weight
-// Text of rows never becomes a special token. Safe to share between threads.
+// Text of rows never becomes a special token. Of a text or completion so long that its beginning alone is beyond max_length
+// no more than that beginning is encoded, so that one monstrous line costs no memory. Safe to share between threads.
 class RowEncoder {
  public:
   // `folder`: tokenizer.json, and what it has of tokenizer_config.json, generation_config.json, config.json,
@@ -68,7 +71,7 @@ struct EncodedData {
   DataFaults faults;                                             // what reading found, then what encoding found
   int64_t num_rows = 0;                                          // read
   int64_t num_too_long = 0, num_truncated = 0, num_dropped = 0;  // beyond max_length; of these cut, or left out
-  std::vector<int64_t> too_long_rows;                            // the first of them, under "report"
+  std::vector<std::pair<int64_t, std::string>> too_long_rows;    // the first of them and how long, under "report"
   int64_t num_untrained = 0;  // rows without a trained token: left out, with a warning
   int64_t num_ending = 0;     // rows whose end token is trained
   int64_t num_tokens = 0, num_trained_tokens = 0, longest = 0;  // over all rows, before any was cut or left out

@@ -263,5 +263,25 @@ TEST(RowEncoder, ChatRowsNeedATemplate) {
   EXPECT_NE(end.find("end token"), std::string::npos) << end;
 }
 
+TEST(RowEncoder, AMonstrousRowIsNotEncodedWhole) {
+  GRAFT_NEEDS_FIXTURES();
+  const std::string model = test::fixtures() + "/models/pystd-5m";
+  DataRow row;
+  for (int i = 0; i < 200000; ++i) row.text += "wörd ";
+  EncodedRow cut, whole;
+  RowEncoder(model, {.max_length = 100}).encode(row, &cut);
+  EXPECT_TRUE(cut.cut);
+  EXPECT_GT(cut.ids.size(), 100u);
+  RowEncoder(model, {.max_length = 1000000000}).encode(row, &whole);
+  EXPECT_FALSE(whole.cut);
+  ASSERT_GT(whole.ids.size(), cut.ids.size());
+  for (size_t t = 0; t < 100; ++t) ASSERT_EQ(cut.ids[t], whole.ids[t]) << "what truncate keeps";
+  row.format = RowFormat::kCompletion;
+  row.prompt = row.text;
+  RowEncoder(model, {.max_length = 100}).encode(row, &cut);
+  EXPECT_TRUE(cut.cut);
+  EXPECT_EQ(cut.label_weights.size(), cut.ids.size());
+}
+
 }  // namespace
 }  // namespace graft
