@@ -398,8 +398,6 @@ void TrainConfig::validate(bool check_required) const {
     add("batch_size and batch_tokens are both given, expected one of them");
   if (method == "lora" && targets.empty()) add("targets is empty, expected names, all-linear or a regular expression");
   if (method == "full" && !adapter.empty()) add("adapter is given with method full, expected method lora");
-  if (early_stop > 0 && valid.empty())
-    add(fmt::format("early_stop is {} without validation data: give --valid", early_stop));
   if (quiet && verbose) add("quiet and verbose are both given, expected one of them");
   if (overwrite && resume) add("overwrite and resume are both given, expected one of them");
   if (!adapter.empty()) {

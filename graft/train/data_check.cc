@@ -227,7 +227,7 @@ Json DataCheck::to_json() const {
 std::string DataCheck::text(bool color) const {
   std::string out;
   for (const FileCheck& f : files) {
-    out += fmt::format("{}: {} rows{}\n", f.path, count_text(f.num_rows), f.format.empty() ? "" : ", " + f.format);
+    out += fmt::format("{}: {}{}\n", f.path, rows_text(f.num_rows), f.format.empty() ? "" : ", " + f.format);
     if (f.num_rows == 0) continue;
     out += fmt::format("  tokens      {}, {} trained ({})\n", count_text(f.num_tokens),
                        count_text(f.num_trained_tokens), share(f.num_trained_tokens, f.num_tokens));
@@ -235,11 +235,11 @@ std::string DataCheck::text(bool color) const {
                        count_text(f.median), count_text(f.longest),
                        max_length > 0 ? fmt::format("; the limit is {}", count_text(max_length)) : "");
     if (f.num_too_long > 0) {
-      out += fmt::format("  too long    {} rows: train with a larger --max-length, or --too-long truncate or drop\n",
-                         f.num_too_long == f.num_rows ? "all" : count_text(f.num_too_long));
+      out += fmt::format("  too long    {}: train with a larger --max-length, or --too-long truncate or drop\n",
+                         f.num_too_long == f.num_rows ? "all rows" : rows_text(f.num_too_long));
     }
     if (f.num_untrained > 0)
-      out += fmt::format("  untrained   {} rows have no token to train on\n", count_text(f.num_untrained));
+      out += fmt::format("  untrained   {} without a token to train on\n", rows_text(f.num_untrained));
     if (f.format != "pre-tokenised") {
       out += fmt::format("  end token   {}\n", end_token.empty() ? std::string("the model has none")
                                                : f.num_ending == f.num_rows
@@ -247,9 +247,8 @@ std::string DataCheck::text(bool color) const {
                                                    : fmt::format("{} is trained in {} of {} rows", end_token,
                                                                  count_text(f.num_ending), count_text(f.num_rows)));
       out += fmt::format("  duplicates  {}\n",
-                         f.num_duplicates == 0
-                             ? std::string("none")
-                             : fmt::format("{} rows; {}", count_text(f.num_duplicates), f.first_duplicate));
+                         f.num_duplicates == 0 ? std::string("none")
+                                               : fmt::format("{}; {}", rows_text(f.num_duplicates), f.first_duplicate));
     }
   }
   for (const ShownRow& row : shown) out += "\n" + shown_row_text(row, color);

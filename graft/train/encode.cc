@@ -11,6 +11,7 @@
 #include "graft/base/log.h"
 #include "graft/text/chat.h"
 #include "graft/text/tokenizer_config.h"
+#include "graft/train/metrics.h"
 
 namespace graft {
 namespace {
@@ -371,9 +372,9 @@ void log_data_warnings(const EncodedData& out, const std::string& path, const En
   if (out.faults.num_warnings > kMaxShown)
     log_warning("{}: {} more warnings", path, out.faults.num_warnings - kMaxShown);
   if (out.num_truncated > 0)
-    log_warning("{}: {} rows are longer than {} tokens and were cut", path, out.num_truncated, settings.max_length);
+    log_warning("{}: {} longer than {} tokens cut off there", path, rows_text(out.num_truncated), settings.max_length);
   if (out.num_dropped > 0)
-    log_warning("{}: {} rows are longer than {} tokens and were dropped", path, out.num_dropped, settings.max_length);
+    log_warning("{}: {} longer than {} tokens dropped", path, rows_text(out.num_dropped), settings.max_length);
 }
 
 EncodedData load_rows(const std::string& path, const RowEncoder& encoder, ThreadPool& pool) {

@@ -146,4 +146,6 @@ std::string count_text(int64_t count) {
   return text;
 }
 
+std::string rows_text(int64_t count) { return fmt::format("{} {}", count_text(count), count == 1 ? "row" : "rows"); }
+
 }  // namespace graft

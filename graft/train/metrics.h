@@ -80,5 +80,6 @@ class TimeLeft {
 std::string duration_text(double seconds);  // "12s", "3m 20s", "1h 02m", "2d 03h"
 std::string memory_text(int64_t bytes);     // "1.24 GB", powers of 10
 std::string count_text(int64_t count);      // "1,234,567"
+std::string rows_text(int64_t count);       // "1 row", "1,234 rows"
 
 }  // namespace graft

@@ -1,0 +1,90 @@
+#include "graft/train/train_data.h"
+
+#include <gtest/gtest.h>
+
+#include "graft/base/error.h"
+#include "graft/base/file.h"
+#include "tests/support/bad_case.h"
+
+namespace graft {
+namespace {
+
+class TrainDataTest : public testing::Test {
+ protected:
+  std::string rows(const std::string& name, int count, const std::string& more = {}) {
+    std::string text;
+    for (int i = 0; i < count; ++i) text += fmt::format("{{\"prompt\": \"row {}\", \"completion\": \" yes\"}}\n", i);
+    write_file(folder_ / name, text + more);
+    return folder_ / name;
+  }
+  TrainData load(const TrainConfig& config) {
+    const RowEncoder encoder(test::fixtures() + "/models/pystd-5m", encode_settings(config));
+    return load_train_data(config, encoder, 2048, pool_);
+  }
+  std::string error_of(const TrainConfig& config) {
+    try {
+      load(config);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return {};
+  }
+  test::TempDir folder_;
+  ThreadPool pool_{2};
+};
+
+TEST_F(TrainDataTest, ValidationFromAFileAShareOrTheFolder) {
+  GRAFT_NEEDS_FIXTURES();
+  TrainConfig c;
+  c.data = rows("train.jsonl", 40);
+  EXPECT_TRUE(load(c).valid.empty());
+  c.valid = "10%";
+  EXPECT_EQ(load(c).train.size(), 36);
+  EXPECT_EQ(load(c).valid.size(), 4);
+  c.valid = rows("other.jsonl", 3);
+  EXPECT_EQ(load(c).train.size(), 40);
+  EXPECT_EQ(load(c).valid.size(), 3);
+  rows("valid.jsonl", 2);
+  c.valid.clear();
+  c.data = folder_.path();
+  const TrainData data = load(c);
+  EXPECT_EQ(data.valid.size(), 2);
+  EXPECT_EQ(data.num_rows, 40);
+  EXPECT_EQ(data.num_trained_tokens, data.train.num_trained_tokens());
+  EXPECT_FALSE(data.chat);
+}
+
+TEST_F(TrainDataTest, FaultsOfBothFilesAreToldTogether) {
+  GRAFT_NEEDS_FIXTURES();
+  TrainConfig c;
+  c.data = rows("train.jsonl", 2, "{\"prompt\": 5}\n");
+  c.valid = rows("v.jsonl", 1, "nonsense\n");
+  const std::string text = error_of(c);
+  EXPECT_NE(text.find("train.jsonl:3"), std::string::npos) << text;
+  EXPECT_NE(text.find("v.jsonl:2"), std::string::npos) << text;
+}
+
+TEST_F(TrainDataTest, EarlyStopNeedsValidation) {
+  GRAFT_NEEDS_FIXTURES();
+  TrainConfig c;
+  c.data = rows("train.jsonl", 2);
+  c.early_stop = 3;
+  EXPECT_NE(error_of(c).find("early_stop is 3"), std::string::npos);
+}
+
+TEST_F(TrainDataTest, IdsBeyondTheModelAreRefused) {
+  GRAFT_NEEDS_FIXTURES();
+  TrainConfig c;
+  c.data = rows("train.jsonl", 2);
+  const RowEncoder encoder(test::fixtures() + "/models/pystd-5m", {});
+  try {
+    load_train_data(c, encoder, 2000, pool_);  // the end token is 2043
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("id 2043"), std::string::npos) << error.what();
+  }
+  EXPECT_EQ(load_eval_data(c.data, encoder, 2048, -100, pool_).train.size(), 2);
+}
+
+}  // namespace
+}  // namespace graft
