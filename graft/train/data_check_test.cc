@@ -9,6 +9,8 @@
 namespace graft {
 namespace {
 
+const char kModel[] = "tests/data/tokenizer/qwen2";
+
 TEST(DataCheck, HostileData) {
   GRAFT_NEEDS_FIXTURES();
   const std::vector<test::BadCase> cases = test::bad_cases("read data");
@@ -56,7 +58,6 @@ TEST(DataCheck, EveryFormatPasses) {
 }
 
 TEST(DataCheck, TellsWhatIsThere) {
-  GRAFT_NEEDS_FIXTURES();
   const test::TempDir folder;
   write_file(folder / "train.jsonl",
              "{\"prompt\": \"one\", \"completion\": \" two\"}\n"
@@ -65,7 +66,7 @@ TEST(DataCheck, TellsWhatIsThere) {
              "{\"prompt\": \"one\", \"completion\": \" two\"}\n");
   write_file(folder / "valid.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n");
   ThreadPool pool(1);
-  const DataCheck check = check_data(folder.path(), test::fixtures() + "/models/pystd-5m", {}, 1, pool);
+  const DataCheck check = check_data(folder.path(), kModel, {}, 1, pool);
   EXPECT_TRUE(check.passes());
   const Json json = check.to_json();
   EXPECT_EQ(json["rows"], 3);
@@ -85,14 +86,13 @@ TEST(DataCheck, TellsWhatIsThere) {
 }
 
 TEST(DataCheck, RowsBeyondTheLimitAreNamed) {
-  GRAFT_NEEDS_FIXTURES();
   const test::TempDir folder;
   write_file(folder / "d.jsonl",
              "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": \"one two three four five six seven\", "
              "\"completion\": \"b\"}\n");
   ThreadPool pool(1);
   const auto check = [&](int64_t max_length) {
-    return check_data(folder / "d.jsonl", test::fixtures() + "/models/pystd-5m", {.max_length = max_length}, 0, pool);
+    return check_data(folder / "d.jsonl", kModel, {.max_length = max_length}, 0, pool);
   };
   test::CapturedLog log;
   const DataCheck one = check(4);
@@ -105,12 +105,11 @@ TEST(DataCheck, RowsBeyondTheLimitAreNamed) {
 }
 
 TEST(DataCheck, FaultsOfAllFilesStandInTheAnswer) {
-  GRAFT_NEEDS_FIXTURES();
   const test::TempDir folder;
   write_file(folder / "train.jsonl", "{\"text\": \"a\"}\n{\"text\": 5}\n");
   write_file(folder / "valid.jsonl", "{\"txt\": \"b\"}\n");
   ThreadPool pool(1);
-  const DataCheck check = check_data(folder.path(), test::fixtures() + "/models/pystd-5m", {}, 0, pool);
+  const DataCheck check = check_data(folder.path(), kModel, {}, 0, pool);
   EXPECT_FALSE(check.passes());
   const Json faults = check.to_json()["faults"];
   ASSERT_EQ(faults.size(), 2u);

@@ -23,6 +23,40 @@ std::string error_of(const std::function<void()>& f) {
   return {};
 }
 
+const char kModel[] = "tests/data/tokenizer/qwen2";
+
+// 1,300 rows of different lengths: more than are encoded at a time.
+std::string many_rows(const test::TempDir& folder) {
+  std::string text;
+  for (int i = 0; i < 1300; ++i) {
+    std::string words;
+    for (int k = 0; k < (i * 7) % 23; ++k) words += fmt::format(" word {}", k);
+    text += fmt::format("{{\"prompt\": \"row {}{}\", \"completion\": \" is number {}{}\"}}\n", i, words, i, words);
+  }
+  write_file(folder / "many.jsonl", text);
+  return folder / "many.jsonl";
+}
+std::string text_rows(const test::TempDir& folder) {
+  write_file(folder / "text.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n");
+  return folder / "text.jsonl";
+}
+std::string chat_rows(const test::TempDir& folder) {
+  const std::string row = R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})";
+  write_file(folder / "chat.jsonl", row + "\n" + row + "\n");
+  return folder / "chat.jsonl";
+}
+// A tokenizer with a template that knows no developer.
+std::string chat_model(const test::TempDir& folder) {
+  for (const char* file : {"tokenizer.json", "tokenizer_config.json"}) {
+    std::filesystem::copy(std::string(kModel) + "/" + file, folder / file);
+  }
+  write_file(folder / "chat_template.jinja",
+             "{% for m in messages %}{% if m.role in ['system', 'user', 'assistant'] %}"
+             "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
+             "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}");
+  return folder.path();
+}
+
 TEST(RowEncoder, PromptAndCompletionAsTheReferenceRun) {
   GRAFT_NEEDS_FIXTURES();
   const std::string folder = test::fixtures();
@@ -50,9 +84,9 @@ TEST(RowEncoder, PromptAndCompletionAsTheReferenceRun) {
 }
 
 TEST(RowEncoder, SameResultOnAnyNumberOfThreads) {
-  GRAFT_NEEDS_FIXTURES();
-  const RowEncoder encoder(test::fixtures() + "/models/pystd-5m", {});
-  const DataRows rows = read_data_rows(test::fixtures() + "/data/shelfql/train.jsonl");
+  const test::TempDir folder;
+  const RowEncoder encoder(kModel, {});
+  const DataRows rows = read_data_rows(many_rows(folder));
   std::string first;
   for (const int threads : {1, 2, 7}) {
     ThreadPool pool(threads);
@@ -63,9 +97,8 @@ TEST(RowEncoder, SameResultOnAnyNumberOfThreads) {
 }
 
 TEST(RowEncoder, TextEndsOnceAndTrainsAll) {
-  GRAFT_NEEDS_FIXTURES();
-  for (const char* kind : {"qwen2", "llama", "mistral"}) {
-    const RowEncoder encoder(test::fixtures() + "/models/" + kind, {});
+  for (const char* kind : {"qwen2", "mistral"}) {
+    const RowEncoder encoder(std::string("tests/data/tokenizer/") + kind, {});
     DataRow row;
     row.text = "hello <|im_end|> </s> world";
     EncodedRow out;
@@ -80,8 +113,8 @@ TEST(RowEncoder, TextEndsOnceAndTrainsAll) {
 }
 
 TEST(RowEncoder, LossOn) {
-  GRAFT_NEEDS_FIXTURES();
-  const std::string model = test::fixtures() + "/models/pystd-5m";
+  const test::TempDir folder;
+  const std::string model = kModel;
   DataRow row;
   row.format = RowFormat::kCompletion;
   row.prompt = "### SQL\n";
@@ -95,19 +128,19 @@ TEST(RowEncoder, LossOn) {
   EXPECT_EQ(all.label_weights[0], 0);
   const RowEncoder encoder(model, {.loss_on = "assistant"});
   ThreadPool pool(1);
-  const std::string text = error_of([&] { load_rows(test::fixtures() + "/data/formats/text.jsonl", encoder, pool); });
+  const std::string text = error_of([&] { load_rows(text_rows(folder), encoder, pool); });
   EXPECT_NE(text.find("loss_on is assistant, but text rows have no assistant"), std::string::npos) << text;
 }
 
 TEST(RowEncoder, TooLongRows) {
-  GRAFT_NEEDS_FIXTURES();
-  const std::string model = test::fixtures() + "/models/pystd-5m", data = test::fixtures() + "/data/shelfql/test.jsonl";
+  const test::TempDir folder;
+  const std::string model = kModel, data = many_rows(folder);
   ThreadPool pool(2);
   const EncodedData whole = load_rows(data, RowEncoder(model, {}), pool);
   std::vector<int64_t> lengths = whole.lengths;
   std::sort(lengths.begin(), lengths.end());
   EXPECT_EQ(lengths.back(), whole.longest);
-  const int64_t limit = lengths[200];
+  const int64_t limit = lengths[1200];
   const auto beyond = std::count_if(lengths.begin(), lengths.end(), [&](int64_t n) { return n > limit; });
   ASSERT_GT(beyond, 0);
 
@@ -118,15 +151,14 @@ TEST(RowEncoder, TooLongRows) {
   test::CapturedLog log;
   const EncodedData dropped = load_rows(data, RowEncoder(model, {.too_long = "drop", .max_length = limit}), pool);
   EXPECT_EQ(dropped.num_dropped, beyond);
-  EXPECT_EQ(dropped.data.size(), 240 - beyond);
+  EXPECT_EQ(dropped.data.size(), 1300 - beyond);
   EXPECT_LE(dropped.data.longest(), limit);
-  EXPECT_NE(log.text().find(fmt::format("{} rows longer than {} tokens dropped", beyond, limit)),
-            std::string::npos)
+  EXPECT_NE(log.text().find(fmt::format("{} rows longer than {} tokens dropped", beyond, limit)), std::string::npos)
       << log.text();
 
   const EncodedData cut = load_rows(data, RowEncoder(model, {.too_long = "truncate", .max_length = limit}), pool);
   EXPECT_EQ(cut.num_truncated, beyond);
-  EXPECT_EQ(cut.data.size(), 240);
+  EXPECT_EQ(cut.data.size(), 1300);
   EXPECT_EQ(cut.data.longest(), limit);
   EXPECT_LT(cut.data.num_trained_tokens(), whole.data.num_trained_tokens());
   // A row number is its place in the file, whatever was dropped before it.
@@ -187,8 +219,8 @@ TEST(RowEncoder, ChatMasksOfTheReference) {
 }
 
 TEST(RowEncoder, MessagesByWeightAndLossOn) {
-  GRAFT_NEEDS_FIXTURES();
-  const std::string model = test::fixtures() + "/models/qwen2";
+  const test::TempDir folder;
+  const std::string model = chat_model(folder);
   DataRow row;
   const Json messages = {
       {{"role", "user"}, {"content", "q"}}, {{"role", "assistant"}, {"content", "first"}, {"weight", 0}},
@@ -225,8 +257,8 @@ TEST(RowEncoder, MessagesByWeightAndLossOn) {
 }
 
 TEST(RowEncoder, CompletionMessagesTrainTheCompletionOnly) {
-  GRAFT_NEEDS_FIXTURES();
-  const RowEncoder encoder(test::fixtures() + "/models/qwen2", {});
+  const test::TempDir folder;
+  const RowEncoder encoder(chat_model(folder), {});
   DataRow row;
   ASSERT_TRUE(parse_row(Json{{"prompt",
                               {{{"role", "developer"}, {"content", "be"}},
@@ -251,21 +283,19 @@ TEST(RowEncoder, CompletionMessagesTrainTheCompletionOnly) {
 }
 
 TEST(RowEncoder, ChatRowsNeedATemplate) {
-  GRAFT_NEEDS_FIXTURES();
   const test::TempDir folder;
-  std::filesystem::copy(test::fixtures() + "/tokenizer/qwen2/tokenizer.json", folder / "tokenizer.json");
+  std::filesystem::copy("tests/data/tokenizer/qwen2/tokenizer.json", folder / "tokenizer.json");
   const RowEncoder encoder(folder.path(), {});
   ThreadPool pool(1);
-  const std::string text = error_of([&] { load_rows(test::fixtures() + "/data/formats/chat.jsonl", encoder, pool); });
+  const std::string text = error_of([&] { load_rows(chat_rows(folder), encoder, pool); });
   EXPECT_NE(text.find("template"), std::string::npos) << text;
   EXPECT_EQ(text.find("faults"), std::string::npos) << "said once, not per row: " << text;
-  const std::string end = error_of([&] { load_rows(test::fixtures() + "/data/formats/text.jsonl", encoder, pool); });
+  const std::string end = error_of([&] { load_rows(text_rows(folder), encoder, pool); });
   EXPECT_NE(end.find("end token"), std::string::npos) << end;
 }
 
 TEST(RowEncoder, AMonstrousRowIsNotEncodedWhole) {
-  GRAFT_NEEDS_FIXTURES();
-  const std::string model = test::fixtures() + "/models/pystd-5m";
+  const std::string model = kModel;
   DataRow row;
   for (int i = 0; i < 200000; ++i) row.text += "wörd ";
   EncodedRow cut, whole;

@@ -9,6 +9,8 @@
 namespace graft {
 namespace {
 
+const char kModel[] = "tests/data/tokenizer/qwen2";
+
 class TrainDataTest : public testing::Test {
  protected:
   std::string rows(const std::string& name, int count, const std::string& more = {}) {
@@ -18,8 +20,8 @@ class TrainDataTest : public testing::Test {
     return folder_ / name;
   }
   TrainData load(const TrainConfig& config) {
-    const RowEncoder encoder(test::fixtures() + "/models/pystd-5m", encode_settings(config));
-    return load_train_data(config, encoder, 2048, pool_);
+    const RowEncoder encoder(kModel, encode_settings(config));
+    return load_train_data(config, encoder, 2000, pool_);
   }
   std::string error_of(const TrainConfig& config) {
     try {
@@ -34,7 +36,6 @@ class TrainDataTest : public testing::Test {
 };
 
 TEST_F(TrainDataTest, ValidationFromAFileAShareOrTheFolder) {
-  GRAFT_NEEDS_FIXTURES();
   TrainConfig c;
   c.data = rows("train.jsonl", 40);
   EXPECT_TRUE(load(c).valid.empty());
@@ -55,7 +56,6 @@ TEST_F(TrainDataTest, ValidationFromAFileAShareOrTheFolder) {
 }
 
 TEST_F(TrainDataTest, FaultsOfBothFilesAreToldTogether) {
-  GRAFT_NEEDS_FIXTURES();
   TrainConfig c;
   c.data = rows("train.jsonl", 2, "{\"prompt\": 5}\n");
   c.valid = rows("v.jsonl", 1, "nonsense\n");
@@ -65,7 +65,6 @@ TEST_F(TrainDataTest, FaultsOfBothFilesAreToldTogether) {
 }
 
 TEST_F(TrainDataTest, EarlyStopNeedsValidation) {
-  GRAFT_NEEDS_FIXTURES();
   TrainConfig c;
   c.data = rows("train.jsonl", 2);
   c.early_stop = 3;
@@ -73,17 +72,16 @@ TEST_F(TrainDataTest, EarlyStopNeedsValidation) {
 }
 
 TEST_F(TrainDataTest, IdsBeyondTheModelAreRefused) {
-  GRAFT_NEEDS_FIXTURES();
   TrainConfig c;
   c.data = rows("train.jsonl", 2);
-  const RowEncoder encoder(test::fixtures() + "/models/pystd-5m", {});
+  const RowEncoder encoder(kModel, {});
   try {
-    load_train_data(c, encoder, 2000, pool_);  // the end token is 2043
+    load_train_data(c, encoder, 1990, pool_);  // the end token is 1995
     FAIL();
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("id 2043"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("id 1995"), std::string::npos) << error.what();
   }
-  EXPECT_EQ(load_eval_data(c.data, encoder, 2048, -100, pool_).train.size(), 2);
+  EXPECT_EQ(load_eval_data(c.data, encoder, 2000, -100, pool_).train.size(), 2);
 }
 
 }  // namespace
