@@ -20,16 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_share(const std::string& text) { return !text.empty() && text.back() == '%'; }
-
-double parse_share(const std::string& text) {
-  char* end = nullptr;
-  const double share = std::strtod(text.c_str(), &end) / 100.0;
-  GRAFT_CHECK(end == text.c_str() + text.size() - 1 && share > 0 && share < 1, "valid is '{}', expected a file or a share between 0% and 100%",
-              printable(text));
-  return share;
-}
-
 std::vector<std::string> split_list(const std::vector<std::string>& parts) {
   std::vector<std::string> out;
   for (const std::string& part : parts) {
@@ -75,47 +65,6 @@ void parse_pattern(const std::vector<std::string>& parts, const char* field, std
 }
 
 }  // namespace
-
-TrainData load_train_data(const TrainConfig& config, const ModelConfig& model, ThreadPool& pool) {
-  TrainData out;
-  const DataPaths paths = find_data(config.data);
-  out.max_length = config.max_length > 0 ? config.max_length : model.max_position_embeddings;
-  GRAFT_CHECK(out.max_length <= model.max_position_embeddings, "max_length is {}, expected at most {}, the model's max_position_embeddings", config.max_length,
-              model.max_position_embeddings);
-  const auto check_ids = [&](const Dataset& data, const std::string& path) {
-    GRAFT_CHECK(data.max_id() < model.vocab_size, "{}: token id {} does not fit the model's vocabulary of {}; is the tokenizer another model's?", path,
-                data.max_id(), model.vocab_size);
-  };
-  if (paths.pretokenised) {
-    out.train = read_pretokenised(paths.train, model.vocab_size, config.ignore_index);
-    out.num_rows = out.train.size();
-    out.num_tokens = out.train.num_tokens(), out.num_trained_tokens = out.train.num_trained_tokens(), out.longest = out.train.longest();
-    GRAFT_CHECK(out.longest <= out.max_length, "{}: rows have {} tokens, expected at most {}", paths.train, out.longest, out.max_length);
-    if (!config.valid.empty() && !is_share(config.valid)) out.valid = read_pretokenised(config.valid, model.vocab_size, config.ignore_index);
-  } else {
-    EncodeSettings settings;
-    settings.loss_on = config.loss_on, settings.too_long = config.too_long, settings.max_length = out.max_length;
-    settings.template_args = config.template_arg;
-    const RowEncoder encoder(config.model, settings);
-    encoder.tokenizer().check_embedding_rows(model.vocab_size);
-    EncodedData encoded = load_rows(paths.train, encoder, pool);
-    out.num_rows = encoded.num_rows;
-    out.num_tokens = encoded.data.num_tokens(), out.num_trained_tokens = encoded.data.num_trained_tokens(), out.longest = encoded.data.longest();
-    out.chat = encoded.chat;
-    out.train = std::move(encoded.data);
-    const std::string valid = !config.valid.empty() && !is_share(config.valid) ? config.valid : config.valid.empty() ? paths.valid : "";
-    if (!valid.empty()) out.valid = load_rows(valid, encoder, pool).data;
-    for (int64_t i = 0; i < std::min<int64_t>(2, out.train.size()); ++i) out.previews.push_back(shown_row_text(show_row(out.train, i, encoder.tokenizer()), false));
-  }
-  check_ids(out.train, paths.train);
-  if (is_share(config.valid)) {
-    auto [train, valid] = split_dataset(out.train, parse_share(config.valid), static_cast<uint64_t>(config.seed));
-    out.train = std::move(train), out.valid = std::move(valid);
-  }
-  check_ids(out.valid, config.valid);
-  GRAFT_CHECK(config.early_stop == 0 || !out.valid.empty(), "early_stop needs validation data; give --valid FILE or --valid 5%");
-  return out;
-}
 
 LoraConfig lora_settings(const TrainConfig& config) {
   if (!config.adapter.empty()) {

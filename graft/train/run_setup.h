@@ -12,18 +12,9 @@
 #include "graft/train/config.h"
 #include "graft/train/dataset.h"
 #include "graft/train/step.h"
+#include "graft/train/train_data.h"
 
 namespace graft {
-
-// What a run learns from.
-struct TrainData {
-  Dataset train, valid;
-  int64_t num_rows = 0, num_tokens = 0, num_trained_tokens = 0, longest = 0, max_length = 0;
-  bool chat = false;
-  std::vector<std::string> previews;  // two rows with the trained part marked
-};
-// Reads, encodes and splits as `config` says; all faults of the files in one Error.
-TrainData load_train_data(const TrainConfig& config, const ModelConfig& model, ThreadPool& pool);
 
 // The adapter that the flags describe (or that --adapter brings).
 LoraConfig lora_settings(const TrainConfig& config);

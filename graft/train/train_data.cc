@@ -2,81 +2,104 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <optional>
 
 #include "graft/base/error.h"
-#include "graft/base/log.h"
+#include "graft/train/data_check.h"
 
 namespace graft {
 namespace {
 
-void check_ids(const Dataset& data, int64_t vocab_size, const std::string& path) {
-  GRAFT_CHECK_HINT(data.max_id() < vocab_size, "the tokenizer does not belong to this model",
-                   "{}: a token has id {}, but the model's vocab_size is {}", path, data.max_id(), vocab_size);
-}
+class Loader {
+ public:
+  Loader(const TrainConfig& config, const ModelConfig& model, int64_t max_length, ThreadPool& pool)
+      : config_(config), model_(model), max_length_(max_length), pool_(pool) {}
 
-// Reads one file, rows or pre-tokenised, as training data.
-TrainData load_file(const std::string& path, bool pretokenised, const RowEncoder& encoder, int64_t vocab_size,
-                    int64_t ignore_index, ThreadPool& pool) {
-  TrainData out;
-  out.pretokenised = pretokenised;
-  if (pretokenised) {
-    out.train = read_pretokenised(path, vocab_size, ignore_index);
-    const int64_t max_length = encoder.settings().max_length;
-    GRAFT_CHECK(max_length == 0 || out.train.longest() <= max_length, "{}: rows have {} tokens, max_length is {}", path,
-                out.train.longest(), max_length);
-    out.num_rows = out.train.size();
-    out.num_tokens = out.train.num_tokens();
-    out.num_trained_tokens = out.train.num_trained_tokens();
-    out.longest = out.train.longest();
+  // One file, rows or pre-tokenised.
+  TrainData load(const DataPaths& paths) {
+    const std::string& path = paths.train;
+    TrainData out;
+    if (paths.pretokenised) {
+      out.train = read_pretokenised(path, model_.vocab_size, config_.ignore_index);
+      GRAFT_CHECK(out.train.longest() <= max_length_, "{}: rows have {} tokens, expected at most {}", path,
+                  out.train.longest(), max_length_);
+      out.num_rows = out.train.size();
+    } else {
+      EncodedData rows = load_rows(path, encoder(), pool_);
+      out.train = std::move(rows.data);
+      out.chat = rows.chat;
+      out.num_rows = rows.num_rows;
+    }
+    GRAFT_CHECK_HINT(out.train.max_id() < model_.vocab_size, "the tokenizer does not belong to this model",
+                     "{}: a token has id {}, but the model's vocab_size is {}", path, out.train.max_id(),
+                     model_.vocab_size);
     return out;
   }
-  EncodedData rows = load_rows(path, encoder, pool);
-  check_ids(rows.data, vocab_size, path);
-  out.train = std::move(rows.data);
-  out.chat = rows.chat;
-  out.num_rows = rows.num_rows;
-  out.num_tokens = rows.num_tokens;
-  out.num_trained_tokens = rows.num_trained_tokens;
-  out.longest = rows.longest;
-  return out;
-}
+
+  const std::optional<RowEncoder>& made_encoder() const { return encoder_; }
+
+ private:
+  const RowEncoder& encoder() {
+    if (!encoder_) {
+      EncodeSettings settings;
+      settings.loss_on = config_.loss_on;
+      settings.too_long = config_.too_long;
+      settings.max_length = max_length_;
+      settings.template_args = config_.template_arg;
+      encoder_.emplace(config_.model, settings);
+      encoder_->tokenizer().check_embedding_rows(model_.vocab_size);
+    }
+    return *encoder_;
+  }
+
+  const TrainConfig& config_;
+  const ModelConfig& model_;
+  int64_t max_length_;
+  ThreadPool& pool_;
+  std::optional<RowEncoder> encoder_;
+};
 
 }  // namespace
 
-EncodeSettings encode_settings(const TrainConfig& c) { return {c.loss_on, c.too_long, c.max_length, c.template_arg}; }
-
-TrainData load_train_data(const TrainConfig& config, const RowEncoder& encoder, int64_t vocab_size, ThreadPool& pool) {
+TrainData load_train_data(const TrainConfig& config, const ModelConfig& model, ThreadPool& pool) {
+  const int64_t limit = model.max_position_embeddings, max_length = config.max_length > 0 ? config.max_length : limit;
+  GRAFT_CHECK(max_length <= limit, "max_length is {}, expected at most {}, the model's max_position_embeddings",
+              max_length, limit);
   const DataPaths paths = find_data(config.data);
   const bool share = config.valid.ends_with('%');
-  std::string valid = share ? std::string() : config.valid;
-  if (config.valid.empty()) valid = paths.valid;
-  bool valid_pretokenised = false;
-  if (!valid.empty()) {
-    const DataPaths valid_paths = find_data(valid);
-    valid_pretokenised = valid_paths.pretokenised;
-    valid = valid_paths.train;
-  }
-  GRAFT_CHECK_HINT(config.early_stop == 0 || share || !valid.empty(), "give --valid FILE or --valid 5%",
+  const std::string valid = share ? std::string() : config.valid.empty() ? paths.valid : config.valid;
+  std::optional<DataPaths> valid_paths;
+  if (!valid.empty()) valid_paths = find_data(valid);
+  GRAFT_CHECK_HINT(config.early_stop == 0 || share || valid_paths, "give --valid FILE or --valid 5%",
                    "early_stop is {}, but there is no validation data", config.early_stop);
 
+  Loader loader(config, model, max_length, pool);
   TrainData out;
   std::string faults, hint;
   const auto guarded = [&](auto load) {  // what is wrong with either file is told in one go
     try {
       load();
     } catch (const Error& error) {
+      if (faults.find(error.what()) != std::string::npos) return;  // said of the model, not of the file
       faults += (faults.empty() ? "" : "\n") + std::string(error.what());
       if (hint.empty()) hint = error.hint();
     }
   };
-  guarded([&] { out = load_file(paths.train, paths.pretokenised, encoder, vocab_size, config.ignore_index, pool); });
-  if (!valid.empty()) {
-    guarded([&] {
-      out.valid = load_file(valid, valid_pretokenised, encoder, vocab_size, config.ignore_index, pool).train;
-    });
-  }
+  guarded([&] { out = loader.load(paths); });
+  if (valid_paths) guarded([&] { out.valid = loader.load(*valid_paths).train; });
   if (!faults.empty()) throw Error(faults, hint);
+
+  out.num_tokens = out.train.num_tokens();
+  out.num_trained_tokens = out.train.num_trained_tokens();
+  out.longest = out.train.longest();
+  out.max_length = max_length;
+  if (const auto& encoder = loader.made_encoder()) {
+    for (int64_t i = 0; i < std::min<int64_t>(2, out.train.size()); ++i) {
+      out.previews.push_back(shown_row_text(show_row(out.train, i, encoder->tokenizer()), /*color=*/false));
+    }
+  }
   if (share) {
     double percent = 0;
     std::from_chars(config.valid.data(), config.valid.data() + config.valid.size() - 1, percent);
@@ -85,12 +108,6 @@ TrainData load_train_data(const TrainConfig& config, const RowEncoder& encoder, 
     out.valid = std::move(held_back);
   }
   return out;
-}
-
-TrainData load_eval_data(const std::string& data, const RowEncoder& encoder, int64_t vocab_size, int64_t ignore_index,
-                         ThreadPool& pool) {
-  const DataPaths paths = find_data(data);
-  return load_file(paths.train, paths.pretokenised, encoder, vocab_size, ignore_index, pool);
 }
 
 }  // namespace graft

@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "graft/base/thread_pool.h"
+#include "graft/formats/model_config.h"
 #include "graft/train/config.h"
 #include "graft/train/encode.h"
 
@@ -13,20 +15,15 @@ namespace graft {
 struct TrainData {
   Dataset train, valid;  // valid is empty where there is none
   bool chat = false;     // rows went through the chat template: DIR records "chat", else "raw"
-  bool pretokenised = false;
-  // Of the training data: rows read, tokens before any was cut or left out, longest row (the figures of --dry-run).
+  // Of the training rows: rows read, then what is trained of them (longer rows cut or left out as config says).
   int64_t num_rows = 0, num_tokens = 0, num_trained_tokens = 0, longest = 0;
+  int64_t max_length = 0;             // resolved
+  std::vector<std::string> previews;  // two rows with the trained part marked
 };
 
-EncodeSettings encode_settings(const TrainConfig& config);
-
-// Reads config.data and config.valid (a file, a share of the rows, or valid.jsonl of the data folder) as `graft train`
-// does. Throws one Error with all that is wrong with them: faults of rows, ids that the model of vocab_size has no row
-// for, early stopping without validation data.
-TrainData load_train_data(const TrainConfig& config, const RowEncoder& encoder, int64_t vocab_size, ThreadPool& pool);
-
-// DATA of `graft eval`: the training file's way, for one file.
-TrainData load_eval_data(const std::string& data, const RowEncoder& encoder, int64_t vocab_size, int64_t ignore_index,
-                         ThreadPool& pool);
+// Reads config.data and config.valid (a file, a share of the rows, or else valid.jsonl of the data folder), encodes and
+// splits as `config` says. Throws one Error with all that is wrong with both files; Error for a max_length beyond the model's
+// maximum, ids that the model has no row for, early stopping without validation data. Only rows need a tokenizer.
+TrainData load_train_data(const TrainConfig& config, const ModelConfig& model, ThreadPool& pool);
 
 }  // namespace graft

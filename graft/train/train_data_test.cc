@@ -4,6 +4,7 @@
 
 #include "graft/base/error.h"
 #include "graft/base/file.h"
+#include "graft/formats/safetensors.h"
 #include "tests/support/bad_case.h"
 
 namespace graft {
@@ -19,9 +20,9 @@ class TrainDataTest : public testing::Test {
     write_file(folder_ / name, text + more);
     return folder_ / name;
   }
-  TrainData load(const TrainConfig& config) {
-    const RowEncoder encoder(kModel, encode_settings(config));
-    return load_train_data(config, encoder, 2000, pool_);
+  TrainData load(TrainConfig config) {
+    config.model = kModel;
+    return load_train_data(config, model_, pool_);
   }
   std::string error_of(const TrainConfig& config) {
     try {
@@ -33,6 +34,12 @@ class TrainDataTest : public testing::Test {
   }
   test::TempDir folder_;
   ThreadPool pool_{2};
+  ModelConfig model_ = [] {
+    ModelConfig m;
+    m.vocab_size = 2000;
+    m.max_position_embeddings = 128;
+    return m;
+  }();
 };
 
 TEST_F(TrainDataTest, ValidationFromAFileAShareOrTheFolder) {
@@ -71,17 +78,30 @@ TEST_F(TrainDataTest, EarlyStopNeedsValidation) {
   EXPECT_NE(error_of(c).find("early_stop is 3"), std::string::npos);
 }
 
-TEST_F(TrainDataTest, IdsBeyondTheModelAreRefused) {
+TEST_F(TrainDataTest, TheModelsLimitsHold) {
   TrainConfig c;
   c.data = rows("train.jsonl", 2);
-  const RowEncoder encoder(kModel, {});
-  try {
-    load_train_data(c, encoder, 1990, pool_);  // the end token is 1995
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("id 1995"), std::string::npos) << error.what();
-  }
-  EXPECT_EQ(load_eval_data(c.data, encoder, 2000, -100, pool_).train.size(), 2);
+  EXPECT_EQ(load(c).max_length, 128);
+  EXPECT_EQ(load(c).previews.size(), 2u);
+  c.max_length = 129;
+  EXPECT_NE(error_of(c).find("max_length is 129, expected at most 128"), std::string::npos) << error_of(c);
+  c.max_length = 0;
+  model_.vocab_size = 1990;  // the end token is 1995
+  EXPECT_NE(error_of(c), "");
+}
+
+TEST_F(TrainDataTest, PretokenisedDataNeedNoTokenizer) {
+  const std::vector<int64_t> ids = {1, 2, 3, 4};
+  write_safetensors(folder_ / "b.safetensors", {{"input_ids", DType::kI64, {1, 2, 2}, as_bytes_of(ids)},
+                                                {"labels", DType::kI64, {1, 2, 2}, as_bytes_of(ids)}});
+  TrainConfig c;
+  c.data = folder_ / "b.safetensors";
+  c.model = folder_ / "none";
+  const TrainData data = load_train_data(c, model_, pool_);
+  EXPECT_EQ(data.num_rows, 2);
+  EXPECT_EQ(data.num_trained_tokens, 2);
+  model_.max_position_embeddings = 1;
+  EXPECT_THROW(load_train_data(c, model_, pool_), Error);
 }
 
 }  // namespace
