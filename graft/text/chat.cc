@@ -208,6 +208,8 @@ void ChatFormat::set_template_args(const std::vector<std::string>& args) {
   if (!faults.empty()) throw Error(faults);
 }
 
+bool ChatFormat::reads_clock() const { return default_.reads_clock() || (tool_use_ && tool_use_->reads_clock()); }
+
 const ChatTemplate& ChatFormat::chosen(const Json& tools) const {
   return tool_use_ && !tools.is_null() ? *tool_use_ : default_;
 }
@@ -293,6 +295,7 @@ AssistantSpan ChatFormat::answer(const Json& messages, size_t i, const ChatOptio
     for (size_t k = 0; k < count; ++k) first.push_back(messages[k]);
     ChatOptions with = options;
     with.add_generation_prompt = open;
+    with.continue_final_message = false;
     try {
       return render_messages(first, with, -1);
     } catch (const Error& e) {
@@ -305,9 +308,9 @@ AssistantSpan ChatFormat::answer(const Json& messages, size_t i, const ChatOptio
     unsure("the messages before it, followed by the opening of an answer, are not how the whole text begins");
   }
   const auto begin = static_cast<int64_t>(before.text.size());
-  const bool last = i + 1 == messages.size();
-  const Rendered upto = last ? Rendered() : part(i + 1, false);
-  const Rendered& ended = last ? whole : upto;
+  const bool ends_whole = i + 1 == messages.size() && !options.add_generation_prompt;
+  const Rendered upto = ends_whole ? Rendered() : part(i + 1, false);
+  const Rendered& ended = ends_whole ? whole : upto;
   if (!starts_with(ended.text, before.text)) {
     unsure("the messages up to it do not begin with the opening of an answer");
   }
@@ -350,14 +353,11 @@ AssistantSpan ChatFormat::answer(const Json& messages, size_t i, const ChatOptio
 ChatText ChatFormat::render_answers(const Json& messages, const ChatOptions& options, const Tokenizer& tokenizer,
                                     std::span<const uint8_t> wanted) const {
   const Json list = normalized(messages, where());
-  if (list.empty()) fail("{}: there are no messages to render", where());
   const auto is_wanted = [&](int32_t i) {
     if (i < 0) return false;
     return wanted.empty() || (static_cast<size_t>(i) < wanted.size() && wanted[static_cast<size_t>(i)] != 0);
   };
-  ChatOptions plain = options;
-  plain.add_generation_prompt = plain.continue_final_message = false;
-  Rendered whole = render_messages(list, plain, -1);
+  Rendered whole = render(messages, options);
   std::vector<AssistantSpan> spans;
   if (whole.marks_generation) {
     spans = marked_spans(whole, list);
@@ -365,7 +365,7 @@ ChatText ChatFormat::render_answers(const Json& messages, const ChatOptions& opt
   } else {
     for (size_t i = 0; i < list.size(); ++i) {
       const bool assistant = list[i].contains("role") && list[i]["role"] == "assistant";
-      if (assistant && is_wanted(static_cast<int32_t>(i))) spans.push_back(answer(list, i, plain, whole, tokenizer));
+      if (assistant && is_wanted(static_cast<int32_t>(i))) spans.push_back(answer(list, i, options, whole, tokenizer));
     }
   }
   ChatText out = as_chat_text(std::move(whole));

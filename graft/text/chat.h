@@ -78,7 +78,8 @@ class ChatFormat {
   static ChatTokens encode(const Tokenizer& tokenizer, const ChatText& chat);
 
   const std::string& where() const { return default_.where(); }
-  bool marks_generation() const { return marks_generation_; }
+  // The template asks for the date: prompts differ from day to day unless SOURCE_DATE_EPOCH is set.
+  bool reads_clock() const;
 
  private:
   ChatFormat(ChatTemplate base, std::map<std::string, std::string> tokens);
@@ -91,7 +92,6 @@ class ChatFormat {
   std::optional<ChatTemplate> tool_use_;
   std::map<std::string, std::string> tokens_;
   Json args_ = Json::object();
-  bool marks_generation_ = false;
 };
 
 // "K=V" of --template-arg. Throws Error without '=' or for a name that no variable may have.

@@ -149,6 +149,10 @@ Rendered ChatTemplate::render(const Json& variables, const RenderOptions& option
 }
 
 const std::string& ChatTemplate::source() const { return impl_->source; }
+bool ChatTemplate::reads_clock() const {
+  const auto& names = impl_->parsed.symbols;
+  return std::find(names.begin(), names.end(), "strftime_now") != names.end();
+}
 const std::string& ChatTemplate::where() const { return impl_->parsed.where; }
 
 }  // namespace graft

@@ -55,6 +55,7 @@ class ChatTemplate {
   Rendered render(const Json& variables, const RenderOptions& options = {}) const;
   const std::string& source() const;
   const std::string& where() const;
+  bool reads_clock() const;  // names strftime_now
 
  private:
   struct Impl;

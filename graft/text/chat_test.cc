@@ -240,6 +240,21 @@ TEST(Chat, AnswersOfATemplateWithoutMarks) {
   EXPECT_EQ(of_first.size(), 2u);
 }
 
+TEST(Chat, AnswersWithAnOpenEnd) {
+  const Tokenizer tokenizer = byte_tokenizer({"<|im_start|>", "<|im_end|>"});
+  const ChatFormat format = ChatFormat::from_template(kChatml, "chatml");
+  ChatOptions next, open;
+  next.add_generation_prompt = true;
+  open.continue_final_message = true;
+  const ChatText with_next = format.render_answers(kTalk, next, tokenizer);
+  EXPECT_EQ(answers(with_next), (std::vector<std::string>{"1:b<|im_end|>", "3: d\n<|im_end|>"}));
+  EXPECT_EQ(with_next.text.substr(with_next.text.size() - 10), "assistant\n");
+  EXPECT_EQ(answers(format.render_answers(kTalk, open, tokenizer)),
+            (std::vector<std::string>{"1:b<|im_end|>", "3: d\n"}));
+  EXPECT_FALSE(format.reads_clock());
+  EXPECT_TRUE(ChatFormat::from_template("{{ strftime_now('%Y') }}", "t").reads_clock());
+}
+
 TEST(Chat, AnswersWhereTheTurnsEndInWhiteSpaceOnly) {
   const Tokenizer tokenizer = byte_tokenizer({});
   const ChatFormat format = ChatFormat::from_template(
