@@ -111,7 +111,7 @@ struct Pair {
   int64_t key_block, num_keys, query_block, num_queries;
 };
 
-// Of rows (queries) the columns (keys) that any sees, and of a strip of keys the rows.
+// Every query of the pair sees all 64 keys.
 HWY_INLINE bool whole_pair(const Args& args, const Pair& pair) {
   return pair.query_block > pair.key_block && pair.num_keys == 64 &&
          (args.window == 0 || pair.query_block + pair.num_queries - 1 - pair.key_block < args.window);
@@ -181,9 +181,7 @@ HWY_INLINE void pair_gradients(const Args& args, const Pair& pair, int64_t begin
     product(ds, k.data, k.stride, keys, n, padded, FromZero{}, AddTo{to, to_stride});
   }
   if (!in_place) {
-    for (int64_t i = 0; i < n; ++i) {
-      for (int64_t e = 0; e < d; ++e) dq[i * args.dq.stride(0) + e * args.dq.stride(2)] = s.dq[i * padded + e];
-    }
+    for (int64_t i = 0; i < n; ++i) store_row(s.dq + i * padded, d, dq + i * args.dq.stride(0), args.dq.stride(2));
   }
 }
 
@@ -202,8 +200,7 @@ void sequence_gradients(const Args& args, int64_t begin, int64_t end, int64_t kv
   for (int64_t head = head_begin; head < head_end; ++head) {
     delta_rows(args, begin, end, head, delta);
     for (int64_t row = begin; row < end; ++row) {
-      float* dq = args.dq.data() + row * args.dq.stride(0) + head * args.dq.stride(1);
-      for (int64_t e = 0; e < d; ++e) dq[e * args.dq.stride(2)] = 0;
+      store_row(nullptr, d, args.dq.data() + row * args.dq.stride(0) + head * args.dq.stride(1), args.dq.stride(2));
     }
   }
   for (int64_t key_block = 0; key_block < length; key_block += kKeyBlock) {
@@ -233,10 +230,8 @@ void sequence_gradients(const Args& args, int64_t begin, int64_t end, int64_t kv
       }
     }
     for (int64_t i = 0; i < pair.num_keys; ++i) {
-      float* dk = to.dk + (key_block + i) * to.dk_row;
-      float* dv = to.dv + (key_block + i) * to.dv_row;
-      for (int64_t e = 0; e < d; ++e) dk[e * to.dk_feature] = s.dk_sum[i * padded + e];
-      for (int64_t e = 0; e < d; ++e) dv[e * to.dv_feature] = s.dv_sum[i * padded + e];
+      store_row(s.dk_sum + i * padded, d, to.dk + (key_block + i) * to.dk_row, to.dk_feature);
+      store_row(s.dv_sum + i * padded, d, to.dv + (key_block + i) * to.dv_row, to.dv_feature);
     }
   }
 }

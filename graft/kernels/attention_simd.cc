@@ -180,13 +180,9 @@ HWY_INLINE void tile_block(const Args& args, const KeyBlock& keys, int64_t block
     const Tag tag;
     const int64_t from_block = query_block + g - block;  // of the first lane's position
     const Vec lane = hn::Iota(tag, 0.0f);
-    LaneBand band;
-    band.begin = args.window > 0 ? hn::Add(lane, hn::Set(tag, static_cast<float>(from_block - args.window + 1))) : hn::Set(tag, -1.0f);
-    band.end = hn::Add(lane, hn::Set(tag, static_cast<float>(from_block + 1)));
-    band.low = see.low;
-    band.all_low = see.all_low;
-    band.all_high = see.all_high;
-    band.high = see.high;
+    const Vec none = hn::Set(tag, -1.0f), begin = hn::Add(lane, hn::Set(tag, static_cast<float>(from_block - args.window + 1)));
+    const Vec end = hn::Add(lane, hn::Set(tag, static_cast<float>(from_block + 1)));
+    const LaneBand band{args.window > 0 ? begin : none, end, see.low, see.all_low, see.all_high, see.high};
     soften_some(s + g, band, state.m + g, state.l + g, c + g);
     strip<1>(v, s, 64, band, 0, d, g, FromRescaled{state.o, c}, StorePlain{state.o, 64});
   }
@@ -287,7 +283,7 @@ void tile_task(const Args& args, const KeySequence& sequence, int64_t query_bloc
   }
   float* o = args.o.data() + row * args.o.stride(0) + head * args.o.stride(1);
   if (args.o.stride(2) == 1) {
-    transpose(state.total_o + row_low, 64, 1, d, rows, o, args.o.stride(0));
+    transpose(state.total_o + row_low, 64, 1, d, rows, o, args.o.stride(0), true);
   } else {
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t e = 0; e < d; ++e) o[r * args.o.stride(0) + e * args.o.stride(2)] = state.total_o[e * 64 + row_low + r];
@@ -430,8 +426,7 @@ HWY_INLINE void row_finish(const Args& args, int64_t row, int64_t head, float* t
   for (int64_t e = 0; e < padded_features(args.head_dim); e += kLanes) {
     hn::StoreU(hn::Div(hn::LoadU(d, total + kStateO + e), hn::Set(d, total[1])), d, total + kStateO + e);
   }
-  float* o = args.o.data() + row * args.o.stride(0) + head * args.o.stride(1);
-  for (int64_t e = 0; e < args.head_dim; ++e) o[e * args.o.stride(2)] = total[kStateO + e];
+  store_row(total + kStateO, args.head_dim, args.o.data() + row * args.o.stride(0) + head * args.o.stride(1), args.o.stride(2));
   if (!args.lse.empty()) args.lse.data()[row * args.num_heads + head] = total[0] + hn::GetLane(log_f32(one, hn::Set(one, total[1])));
 }
 

@@ -115,6 +115,7 @@ void check_bits(const Shape& s, int64_t length, int64_t begin, bool thorough) {
     if (level == CpuLevel::kScalar && !thorough) continue;
     set_cpu_level(level);
     for (int threads : {1, 2, 7}) {
+      if (threads > 1 && !thorough && (length + s.window + s.head_dim) % 2 == threads % 2) continue;
       for (Layout layout : kLayouts) {
         if (threads == 2 && (layout == Layout::kRows || layout == Layout::kCache)) continue;  // enough in turn
         if (threads == 7 && layout != Layout::kRows && layout != Layout::kCache) continue;
@@ -319,6 +320,85 @@ TEST(AttentionBackward, SameBitsInEveryShape) {
     for (const Shape& heads : {Shape{1, 1}, Shape{4, 2}, Shape{14, 2}, Shape{5, 1}}) {
       check_backward_bits({heads.heads, heads.kv_heads, head_dim, 0}, 100);
       check_backward_bits({heads.heads, heads.kv_heads, head_dim, 12}, 100);
+    }
+  }
+}
+
+// Views into wider rows, as a fused projection of q, k and v gives, and features that do not lie together.
+TEST(AttentionBackward, AnyStrides) {
+  const LevelGuard guard;
+  for (int64_t head_dim : {7, 64}) {
+    for (int64_t feature : {1, 2}) {
+      for (int64_t pad : {int64_t{0}, int64_t{37}, 512 - 8 * head_dim % 512}) {  // the last makes the distance between rows a multiple of 2 kB
+        const Shape s{4, 2, head_dim, 90};
+        const int64_t rows = 150, row = 8 * head_dim * feature + pad;
+        const TrainingBatch<float> plain = [&] {
+          TrainingBatch<float> batch = make_batch<float>(s, {rows}, 43);
+          set_cpu_level(CpuLevel::kScalar);
+          train_forward(runner(1), s, batch);
+          return batch;
+        }();
+        const Gradients<float> want = train_backward(runner(1), s, plain);
+        for (CpuLevel level : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512, CpuLevel::kNeon}) {
+          set_cpu_level(guard.top);
+          const std::vector<CpuLevel> levels = cpu_levels_available();
+          if (std::find(levels.begin(), levels.end(), level) == levels.end()) continue;
+          set_cpu_level(level);
+          for (int threads : {1, 7}) {
+            // memory: [rows][q k v] and the same for the gradients; o and d_o [rows][padded]
+            std::vector<float> x(static_cast<size_t>(rows * row), 99.0f), dx = x, o = x, d_o = x, lse(static_cast<size_t>(rows * s.heads));
+            const auto view = [&](std::vector<float>& memory, int64_t first_head, int64_t heads) {
+              return View<float, 3>(memory.data() + first_head * head_dim * feature, {rows, heads, head_dim}, {row, head_dim * feature, feature});
+            };
+            const auto put = [&](const std::vector<float>& from, View<float, 3> to) {
+              for (int64_t t = 0; t < rows; ++t) {
+                for (int64_t h = 0; h < to.extent(1); ++h) {
+                  for (int64_t e = 0; e < head_dim; ++e) to(t, h, e) = from[static_cast<size_t>((t * to.extent(1) + h) * head_dim + e)];
+                }
+              }
+            };
+            const auto get = [&](View<float, 3> from) {
+              std::vector<float> to;
+              for (int64_t t = 0; t < rows; ++t) {
+                for (int64_t h = 0; h < from.extent(1); ++h) {
+                  for (int64_t e = 0; e < head_dim; ++e) to.push_back(from(t, h, e));
+                }
+              }
+              return to;
+            };
+            put(plain.q, view(x, 0, 4));
+            put(plain.k, view(x, 4, 2));
+            put(plain.v, view(x, 6, 2));
+            put(plain.d_o, view(d_o, 0, 4));
+            KeyRange<float> range{0, rows, false, view(x, 4, 2).data(), view(x, 6, 2).data(), row, head_dim * feature, feature, row, head_dim * feature, feature};
+            const AttentionSequence<float> sequence{0, rows, 0, std::span<const KeyRange<float>>(&range, 1)};
+            AttentionArgs<float> args;
+            args.sequences = {&sequence, 1};
+            args.num_heads = s.heads;
+            args.num_kv_heads = s.kv_heads;
+            args.head_dim = s.head_dim;
+            args.window = s.window;
+            args.scale = 1 / std::sqrt(static_cast<double>(s.head_dim));
+            args.q = view(x, 0, 4);
+            args.o = view(o, 0, 4);
+            args.lse = lse;
+            runner(threads).context.reserve(attention_scratch(threads, 4, 2, head_dim, rows, rows));
+            attention<float>(runner(threads).context, args);
+            const std::string what = describe(s, rows, level, threads, Layout::kRows) + ", feature stride " + std::to_string(feature) + ", row stride " +
+                                     std::to_string(row);
+            ASSERT_TRUE(same_bits(plain.o, get(view(o, 0, 4)))) << what;
+            ASSERT_TRUE(same_bits(plain.lse, lse)) << what;
+            const std::vector<int32_t> offsets = {0, static_cast<int32_t>(rows)};
+            AttentionBackwardArgs<float> back{offsets, 4, 2, head_dim, s.window, args.scale, args.q, view(x, 4, 2), view(x, 6, 2), args.o,
+                                              view(d_o, 0, 4), lse, view(dx, 0, 4), view(dx, 4, 2), view(dx, 6, 2)};
+            runner(threads).context.reserve(attention_backward_scratch(threads, 4, 2, head_dim, rows, rows));
+            attention_backward<float>(runner(threads).context, back);
+            ASSERT_TRUE(same_bits(want.dq, get(view(dx, 0, 4)))) << what;
+            ASSERT_TRUE(same_bits(want.dk, get(view(dx, 4, 2)))) << what;
+            ASSERT_TRUE(same_bits(want.dv, get(view(dx, 6, 2)))) << what;
+          }
+        }
+      }
     }
   }
 }

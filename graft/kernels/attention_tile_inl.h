@@ -238,20 +238,22 @@ HWY_INLINE void transpose_4x4(const float* from, int64_t from_row, float* to, in
   hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dd, e, f)), d, to + 3 * to_row);
 }
 
-// to[c][r] = from[r][c]: rows x columns; `from` has strides for both, `to` a row stride.
-HWY_INLINE void transpose(const float* from, int64_t from_row, int64_t from_column, int64_t rows, int64_t columns, float* to, int64_t to_row) {
-  int64_t r = 0;
-  if (from_column == 1) {
-    for (; r + 4 <= rows; r += 4) {
-      int64_t c = 0;
-      for (; c + 4 <= columns; c += 4) transpose_4x4(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
-      for (; c < columns; ++c) {
-        for (int64_t i = r; i < r + 4; ++i) to[c * to_row + i] = from[i * from_row + c];
-      }
+// to[c][r] = from[r][c]: rows x columns, `from` with strides for both. Walks along the rows of `from` (or, by_columns, of `to`): along
+// those that lie far apart, since narrow writes to many lines of few cache sets cost three times as much.
+HWY_INLINE void transpose(const float* from, int64_t from_row, int64_t from_column, int64_t rows, int64_t columns, float* to, int64_t to_row,
+                          bool by_columns = false) {
+  const int64_t r4 = from_column == 1 ? rows / 4 * 4 : 0, c4 = columns / 4 * 4;
+  if (by_columns) {
+    for (int64_t c = 0; c < c4; c += 4) {
+      for (int64_t r = 0; r < r4; r += 4) transpose_4x4(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
+    }
+  } else {
+    for (int64_t r = 0; r < r4; r += 4) {
+      for (int64_t c = 0; c < c4; c += 4) transpose_4x4(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
     }
   }
-  for (; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) to[c * to_row + r] = from[r * from_row + c * from_column];
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = r < r4 ? c4 : 0; c < columns; ++c) to[c * to_row + r] = from[r * from_row + c * from_column];
   }
 }
 
@@ -266,6 +268,16 @@ HWY_INLINE void copy_rows(const float* from, int64_t from_row, int64_t from_colu
     for (; c < columns; ++c) to[r * width + c] = from[r * from_row + c * from_column];
     for (; c < width; ++c) to[r * width + c] = 0;
   }
+}
+
+// to[e * stride] = from[e] for e < count, and 0 where from is null.
+HWY_INLINE void store_row(const float* from, int64_t count, float* to, int64_t stride) {
+  const Tag d;
+  int64_t e = 0;
+  if (stride == 1) {
+    for (; e + kLanes <= count; e += kLanes) hn::StoreU(from != nullptr ? hn::LoadU(d, from + e) : hn::Zero(d), d, to + e);
+  }
+  for (; e < count; ++e) to[e * stride] = from != nullptr ? from[e] : 0;
 }
 
 HWY_INLINE void fill(float* to, int64_t count, float value) {  // count a multiple of the vector
