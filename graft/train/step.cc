@@ -54,10 +54,28 @@ bool is_norm_or_bias(const std::string& name) {
 TrainStep::TrainStep(Context& context, Model& model, AdapterWeights* adapter, const StepOptions& options, const BatchCapacity& capacity)
     : context_(&context), model_(&model), adapter_(adapter) {
   const AdapterSites* sites = adapter != nullptr ? &adapter->sites : nullptr;
-  train_graph_ = model.family().build(model.config(), decoder_options(options, sites, true));
-  train_ = Plan::compile(train_graph_.graph, plan_options(options, capacity, context.num_threads(), true));
-  train_.prepare(context);
   rope_ = model.rope_table(std::max<int64_t>(1, capacity.longest));
+  if (options.train) make_training(options, sites, capacity);
+  if (options.evaluate) {
+    eval_graph_ = model.family().build(model.config(), decoder_options(options, sites, false));
+    eval_ = Plan::compile(eval_graph_.graph, plan_options(options, capacity, context.num_threads(), false));
+    eval_.prepare(context);
+    bind(eval_, eval_graph_);
+  }
+  weights_.resize(static_cast<size_t>(capacity.labels));
+  row_keys_.resize(static_cast<size_t>(capacity.tokens));
+}
+
+void TrainStep::bind(Plan& plan, const DecoderGraph& graph) {
+  model_->bind(plan, graph);
+  if (adapter_ != nullptr) adapter_->bind(plan, graph);
+  plan.bind(graph.loss, &loss_);
+}
+
+void TrainStep::make_training(const StepOptions& options, const AdapterSites* sites, const BatchCapacity& capacity) {
+  train_graph_ = model_->family().build(model_->config(), decoder_options(options, sites, true));
+  train_ = Plan::compile(train_graph_.graph, plan_options(options, capacity, context_->num_threads(), true));
+  train_.prepare(*context_);
 
   const auto add_tensor = [&](std::string name, Value value, std::vector<int64_t> shape) -> TrainedTensor& {
     TrainedTensor t;
@@ -74,40 +92,27 @@ TrainStep::TrainStep(Context& context, Model& model, AdapterWeights* adapter, co
   };
   if (options.full) {
     for (const auto& [name, value] : train_graph_.parameters) {
-      Parameter& p = model.parameters().at(name);
+      Parameter& p = model_->parameters().at(name);
       TrainedTensor& t = add_tensor(name, value, p.shape);
       if (p.is_matrix()) {
         t.master = Buffer(t.grad.bytes());
-        p.weight.unpack_rows(context, 0, p.shape[0], t.master.as<float>().data());
+        p.weight.unpack_rows(*context_, 0, p.shape[0], t.master.as<float>().data());
         t.value = t.master.as<float>();
         t.packed = &p.weight;
       } else {
         t.value = p.vector.as<float>();
       }
     }
-  } else if (adapter != nullptr) {
+  } else if (adapter_ != nullptr) {
     for (const auto& [name, value] : train_graph_.adapter_parameters[0]) {
-      AdapterMatrix& matrix = adapter->tensors.at(name);
+      AdapterMatrix& matrix = adapter_->tensors.at(name);
       add_tensor(peft_name(name), value, matrix.is_vector ? std::vector<int64_t>{matrix.rows} : std::vector<int64_t>{matrix.rows, matrix.columns})
           .value = matrix.values();
     }
   }
   std::sort(tensors_.begin(), tensors_.end(), [](const TrainedTensor& a, const TrainedTensor& b) { return a.name < b.name; });
 
-  const auto bind = [&](Plan& plan, const DecoderGraph& graph) {
-    model.bind(plan, graph);
-    if (adapter != nullptr) adapter->bind(plan, graph);
-    plan.bind(graph.loss, &loss_);
-  };
   bind(train_, train_graph_);
-  if (options.evaluate) {
-    eval_graph_ = model.family().build(model.config(), decoder_options(options, sites, false));
-    eval_ = Plan::compile(eval_graph_.graph, plan_options(options, capacity, context.num_threads(), false));
-    eval_.prepare(context);
-    bind(eval_, eval_graph_);
-  }
-  weights_.resize(static_cast<size_t>(capacity.labels));
-  row_keys_.resize(static_cast<size_t>(capacity.tokens));
 }
 
 double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch, double total_weight, uint64_t update) {

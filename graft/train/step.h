@@ -34,7 +34,8 @@ struct StepOptions {
   uint64_t seed = 0;
   int recompute_every = 0;
   int64_t head_chunk_rows = 64;
-  bool evaluate = true;     // also make the plan without gradients
+  bool train = true;        // make the plan with gradients
+  bool evaluate = true;     // make the plan without
   bool moments = true;      // false where no optimizer follows (dump)
 };
 
@@ -65,6 +66,8 @@ class TrainStep {
   size_t arena_bytes() const { return train_.arena_bytes(); }
 
  private:
+  void make_training(const StepOptions& options, const AdapterSites* sites, const BatchCapacity& capacity);
+  void bind(Plan& plan, const DecoderGraph& graph);
   double run(Plan& plan, const DecoderGraph& graph, const Batch& batch, double total_weight, uint64_t update);
 
   Context* context_;

@@ -1,0 +1,166 @@
+#include "graft/models/merge.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <optional>
+
+#include "graft/base/error.h"
+#include "graft/base/file.h"
+#include "graft/formats/adapter.h"
+#include "graft/formats/model_folder.h"
+#include "graft/kernels/dora.h"
+#include "graft/models/adapter.h"
+#include "graft/models/export.h"
+
+namespace graft {
+namespace {
+
+struct Part {
+  const AdapterTensor* tensor;
+  double weight;
+};
+
+// One tensor of the merged model.
+struct Merged {
+  std::string source;  // the base tensor it comes from
+  std::vector<Part> parts;
+  const SavedTensor* saved = nullptr;
+};
+
+class Merger {
+ public:
+  Merger(Context& context, const MergeConfig& config) : context_(context), config_(config) {}
+
+  MergeReport run() {
+    folder_ = ModelFolder::open(config_.model, supported_model_types());
+    folder_.tensors.check(family_of(folder_.config).tensors(folder_.config));
+    load_adapters();
+    collect();
+    GRAFT_CHECK_HINT(!path_exists(config_.out) || std::filesystem::is_empty(config_.out) || config_.overwrite, "use --overwrite, or another --out",
+                     "{}: is not empty", config_.out);
+    std::filesystem::create_directories(config_.out);
+    return write();
+  }
+
+ private:
+  void load_adapters() {
+    const std::vector<BaseModule> modules = base_modules(folder_.config);
+    const std::vector<ExpectedTensor> tensors = family_of(folder_.config).tensors(folder_.config);
+    LoadAdapterOptions options;
+    options.modules = modules;
+    options.base_tensors = tensors;
+    for (const auto& [path, weight] : config_.adapters) adapters_.push_back(load_adapter(path, options));
+  }
+
+  void collect() {
+    for (const TensorInfo& info : folder_.tensors.tensors()) tensors_[info.name].source = info.name;
+    const bool tied = folder_.tensors.find("lm_head.weight") == nullptr;
+    // A tied head has no tensor; one that an adapter changes gets its own.
+    const auto slot = [&](const std::string& name) -> Merged& {
+      if (name == "lm_head.weight" && tied) {
+        unties_ = true;
+        tensors_[name].source = "model.embed_tokens.weight";
+      }
+      return tensors_.at(name);
+    };
+    for (size_t i = 0; i < adapters_.size(); ++i) {
+      const double weight = config_.adapters[i].second;
+      for (const AdapterTensor& t : adapters_[i].tensors) {
+        GRAFT_CHECK(!t.embedding, "{}: LoRA on '{}' cannot be merged", adapters_[i].path, t.module);
+        slot(t.module + ".weight").parts.push_back({&t, weight});
+      }
+      for (const SavedTensor& t : adapters_[i].saved) {
+        if (!t.trained) continue;
+        Merged& merged = slot(t.name);
+        GRAFT_CHECK(merged.saved == nullptr && weight == 1.0, "{}: '{}' is saved whole (modules_to_save) and takes one adapter of weight 1", adapters_[i].path, t.name);
+        merged.saved = &t;
+      }
+      // PEFT's copy of a tied embedding leaves the head with the base's.
+      if (tied && tensors_.at("model.embed_tokens.weight").saved != nullptr && tensors_.count("lm_head.weight") == 0) slot("lm_head.weight");
+    }
+  }
+
+  DType dtype_of(const Merged& m) const { return saved_dtype(config_.dtype, folder_.tensors.at(m.source).dtype); }
+
+  MergeReport write() {
+    MergeReport report;
+    std::vector<TensorToWrite> list;
+    for (const auto& [name, m] : tensors_) list.push_back({name, dtype_of(m), folder_.tensors.at(m.source).shape, {}});
+    ModelWriter writer(config_.out, list, config_.shard_bytes);
+    for (const TensorInfo& info : writer.tensors()) {
+      const Merged& m = tensors_.at(info.name);
+      const TensorInfo& base = folder_.tensors.at(m.source);
+      if (m.parts.empty() && m.saved == nullptr && base.dtype == info.dtype) {
+        writer.write(info.name, folder_.tensors.bytes(base));
+        ++report.num_copied;
+      } else {
+        m.parts.empty() && m.saved == nullptr ? ++report.num_copied : ++report.num_merged;
+        write_changed(writer, info, base, m);
+      }
+      report.bytes += static_cast<uint64_t>(info.num_bytes());
+      folder_.tensors.drop(base);
+    }
+    writer.commit();
+    copy_side_files(config_.model, config_.out);
+    Json config = folder_.config.raw;
+    if (config_.dtype != "keep") config = config_with_dtype(config, saved_dtype(config_.dtype, DType::kF32));
+    if (unties_) config["tie_word_embeddings"] = false;
+    if (unties_ || config_.dtype != "keep") write_file(config_.out + "/config.json", config.dump(2) + "\n");
+    return report;
+  }
+
+  void write_changed(ModelWriter& writer, const TensorInfo& info, const TensorInfo& base, const Merged& m) {
+    const int64_t rows = base.shape.empty() ? 1 : base.shape[0];
+    const int64_t columns = base.shape.size() == 2 ? base.shape[1] : base.num_elements() / std::max<int64_t>(1, rows);
+    const int64_t block = std::clamp<int64_t>((int64_t{1} << 20) / std::max<int64_t>(1, columns), 1, std::max<int64_t>(1, rows));
+    const size_t element = static_cast<size_t>(dtype_bits(base.dtype)) / 8;
+    const auto source = folder_.tensors.bytes(base);
+    std::vector<float> w, work;
+    std::vector<std::byte> bytes;
+    for (int64_t first = 0; first < rows; first += block) {
+      const int64_t count = std::min(block, rows - first);
+      const auto size = static_cast<size_t>(count * columns);
+      w.resize(size);
+      if (m.saved != nullptr) {
+        std::copy_n(m.saved->values.data() + first * columns, size, w.data());
+      } else {
+        read_as_f32(source.subspan(static_cast<size_t>(first * columns) * element, size * element), base.dtype, w.data(), info.name);
+      }
+      for (const Part& part : m.parts) add_part(part, first, count, columns, w, work);
+      bytes.resize(size * static_cast<size_t>(dtype_bits(info.dtype)) / 8);
+      write_from_f32(w.data(), static_cast<int64_t>(size), info.dtype, bytes.data());
+      writer.write(info.name, bytes);
+    }
+  }
+
+  void add_part(const Part& part, int64_t first, int64_t count, int64_t columns, std::vector<float>& w, std::vector<float>& work) {
+    const AdapterTensor& t = *part.tensor;
+    const View<const float, 2> a(t.a.data(), t.rank, t.in), b(t.b.data() + first * t.rank, count, t.rank);
+    const View<float, 2> rows(w.data(), count, columns);
+    context_.reserve(matmul_scratch(context_.num_threads(), count, t.rank, t.in));
+    context_.reserve(dora_norm_scratch(context_.num_threads(), t.in, t.rank));
+    if (t.magnitude.empty()) {
+      merge_rows(context_, rows, a, b, static_cast<float>(t.scaling * part.weight), {}, rows);
+      return;
+    }
+    const std::span<const float> magnitude(t.magnitude.data() + first, static_cast<size_t>(count));
+    work.resize(w.size());
+    merge_rows(context_, rows, a, b, static_cast<float>(t.scaling), magnitude, View<float, 2>(work.data(), count, columns));
+    const auto weight = static_cast<float>(part.weight);
+    for (size_t i = 0; i < w.size(); ++i) w[i] = weight == 1.0f ? work[i] : w[i] + weight * (work[i] - w[i]);
+  }
+
+  Context& context_;
+  const MergeConfig& config_;
+  ModelFolder folder_;
+  std::vector<Adapter> adapters_;
+  std::map<std::string, Merged> tensors_;
+  bool unties_ = false;
+};
+
+}  // namespace
+
+MergeReport merge(Context& context, const MergeConfig& config) { return Merger(context, config).run(); }
+
+}  // namespace graft
