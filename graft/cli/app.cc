@@ -27,8 +27,9 @@ int run_graft(int argc, char** argv) {
   app.set_version_flag("--version", version_text);
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
-  add_train(app);
-  add_dump(app);
+  for (const auto add : {add_train, add_merge, add_generate, add_chat, add_eval, add_data, add_inspect, add_tokenize, add_detokenize, add_template, add_dump}) {
+    add(app);
+  }
   try {
     cpu_level();  // a wrong GRAFT_CPU is a usage error before anything runs
   } catch (const Error& e) {
@@ -45,6 +46,8 @@ int run_graft(int argc, char** argv) {
     for (const CLI::App* sub : app.get_subcommands()) at = sub;
     print_error(e.what(), fmt::format("{} --help shows the flags", at == &app ? "graft" : "graft " + at->get_name()));
     return 2;
+  } catch (const ExitCode& e) {
+    return e.code;
   } catch (const UsageError& e) {
     print_error(e.what(), "");
     return 2;

@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 
+#include <fmt/format.h>
+
 #include "graft/kernels/context.h"
 #include "graft/kernels/gemm.h"
 
@@ -21,6 +23,11 @@ class UsageError : public std::runtime_error {
 class Interrupted : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
+};
+
+// Ends the program with a code, everything having been said.
+struct ExitCode {
+  int code;
 };
 
 // The flags every command has.
@@ -58,5 +65,14 @@ bool stdout_is_terminal();
 // One function per subcommand, each in its own file.
 void add_dump(CLI::App& app);
 void add_train(CLI::App& app);
+void add_merge(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_chat(CLI::App& app);
+void add_eval(CLI::App& app);
+void add_data(CLI::App& app);
+void add_inspect(CLI::App& app);
+void add_tokenize(CLI::App& app);
+void add_detokenize(CLI::App& app);
+void add_template(CLI::App& app);
 
 }  // namespace graft
