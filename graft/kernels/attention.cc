@@ -18,14 +18,17 @@ void attention_backward<float>(Context& context, const AttentionBackwardArgs<flo
   (simd != nullptr ? simd : pick_reference(attention_reference(), attention_fma()).backward)(context, args);
 }
 
-// Copies only, so one version serves all: per block and head the 64 columns of a feature are written one after the other.
+// Copies only, so one version serves all: per block and head the 64 columns of a feature are written one after the
+// other.
 template <typename T>
-void append_to_cache(Context& context, View<const T, 3> k, View<const T, 3> v, int64_t position_begin, T* k_blocks, T* v_rows) noexcept {
+void append_to_cache(Context& context, View<const T, 3> k, View<const T, 3> v, int64_t position_begin, T* k_blocks,
+                     T* v_rows) noexcept {
   const int64_t rows = k.extent(0), kv_heads = k.extent(1), d = k.extent(2);
   if (rows == 0) return;
   const int64_t first_block = position_begin / kKeyBlock, last_block = (position_begin + rows - 1) / kKeyBlock;
   const auto copy_block = [&](int64_t block, int64_t head) {
-    const int64_t begin = std::max(position_begin, block * kKeyBlock), end = std::min(position_begin + rows, (block + 1) * kKeyBlock);
+    const int64_t begin = std::max(position_begin, block * kKeyBlock),
+                  end = std::min(position_begin + rows, (block + 1) * kKeyBlock);
     T* columns = k_blocks + (block * kv_heads + head) * d * kKeyBlock - block * kKeyBlock;
     const T* from = k.data() + head * k.stride(1) - position_begin * k.stride(0);
     for (int64_t e = 0; e < d; ++e) {
@@ -42,9 +45,11 @@ void append_to_cache(Context& context, View<const T, 3> k, View<const T, 3> v, i
     for (int64_t i = 0; i < blocks * kv_heads; ++i) copy_block(first_block + i / kv_heads, i % kv_heads);
     return;
   }
-  context.pool().parallel(blocks * kv_heads, [&](int64_t i, int) { copy_block(first_block + i / kv_heads, i % kv_heads); });
+  context.pool().parallel(blocks * kv_heads,
+                          [&](int64_t i, int) { copy_block(first_block + i / kv_heads, i % kv_heads); });
 }
 template void append_to_cache(Context&, View<const float, 3>, View<const float, 3>, int64_t, float*, float*) noexcept;
-template void append_to_cache(Context&, View<const double, 3>, View<const double, 3>, int64_t, double*, double*) noexcept;
+template void append_to_cache(Context&, View<const double, 3>, View<const double, 3>, int64_t, double*,
+                              double*) noexcept;
 
 }  // namespace graft

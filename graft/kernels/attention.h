@@ -8,22 +8,31 @@
 
 namespace graft {
 
-// Ragged causal attention with grouped heads and a sliding window; no S x S matrix (online softmax, arXiv:1805.02867, 2205.14135).
-//   o[t, h] = sum_j softmax_j(scale * q[t,h] . k[j, h / (heads/kv_heads)]) v[j, …],  j over positions max(0, p - window + 1) … p of t's sequence
+// Ragged causal attention with grouped heads and a sliding window; no S x S matrix (online softmax, arXiv:1805.02867,
+// 2205.14135).
+//   o[t, h] = sum_j softmax_j(scale * q[t,h] . k[j, h / (heads/kv_heads)]) v[j, …]
+// with j over positions max(0, p - window + 1) … p of t's sequence.
 //
-// Arithmetic contract (design.md, point 8): key blocks of 64 by position in the sequence (block b holds positions 64b … 64b+63), restarted every 512
-// positions; spans merged in order. Inside a block: s_j = scale * (chain of fma over d ascending from +0); m' = max(m, max_j s_j) with NaN kept;
-// c = exp(m - m'); p_j = exp(s_j - m') for visible j, others do not exist; l = l * c + (sum of p over 64 lanes by the tree +32 … +1, absent lanes +0);
-// o = o * c, then a chain of fma(p_j, v_j) over visible j ascending. Merge of spans A, B: m = max(mA, mB), l = lA exp(mA - m) + lB exp(mB - m), o likewise.
+// Arithmetic contract (design.md, point 8): key blocks of 64 by position in the sequence (block b holds positions
+// 64b … 64b+63), restarted every 512 positions; spans merged in order. Inside a block:
+//   s_j = scale * (chain of fma over d ascending from +0), m' = max(m, max_j s_j) with NaN kept, c = exp(m - m'),
+//   p_j = exp(s_j - m') for visible j, others do not exist,
+//   l = l * c + (sum of p over 64 lanes by the tree +32 … +1, absent lanes +0),
+//   o = o * c, then a chain of fma(p_j, v_j) over visible j ascending.
+// A span starts from m = -inf, l = 0, o = 0; its first block rescales like every other. Merge of spans A, B:
+//   m = max(mA, mB), l = lA exp(mA - m) + lB exp(mB - m), o likewise.
+// At the end o / l. What is not said to be fused is rounded step by step. A block whose visible scores are all -inf
+// gives NaN (so does infinity among them): no finite input below the overflow of a dot product does that.
 // Training, prefill and decoding give the same bits, whatever else is in the batch.
 
 // Where the keys and values of a run of positions lie.
 template <typename T>
 struct KeyRange {
-  int64_t begin = 0, length = 0;       // positions [begin, begin + length) of the sequence
-  // rows: key of position begin + i, kv head h: k + i * k_token_stride + h * k_head_stride (features contiguous at k_feature_stride)
-  // blocks (key cache): k points at block [ceil(length/64)][kv_heads][D][64] of positions begin … (begin a multiple of 64); v at rows
-  //   [position - begin][kv_heads][D].
+  int64_t begin = 0, length = 0;  // positions [begin, begin + length) of the sequence
+  // rows: key of position begin + i, kv head h: k + i * k_token_stride + h * k_head_stride, features k_feature_stride
+  //   apart; values likewise
+  // blocks (key cache): k points at block [ceil(length/64)][kv_heads][D][64] of positions begin …, begin a multiple
+  //   of 64; v at rows [position - begin][kv_heads][D]; the strides below are not read
   bool key_blocks = false;
   const T* k = nullptr;
   const T* v = nullptr;
@@ -31,7 +40,8 @@ struct KeyRange {
   int64_t v_token_stride = 0, v_head_stride = 0, v_feature_stride = 1;
 };
 
-// Query rows [row_begin, row_begin + num_rows) are positions position_begin … of one sequence; ranges cover positions 0 … last in order.
+// Query rows [row_begin, row_begin + num_rows) are positions position_begin … of one sequence; ranges cover positions
+// 0 … last in order.
 template <typename T>
 struct AttentionSequence {
   int64_t row_begin = 0, num_rows = 0, position_begin = 0;
@@ -50,28 +60,35 @@ struct AttentionArgs {
 };
 template <typename T>
 void attention(Context& context, const AttentionArgs<T>& args) noexcept;
-ScratchNeed attention_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t rows, int64_t max_length);
+// rows: most query rows of a call; max_length: most positions of a sequence.
+ScratchNeed attention_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t rows,
+                              int64_t max_length);
 
-// Backward for training: every sequence's keys are its own rows (one range, begin 0, rows of k and v with the strides of the views).
-// p = exp(s - lse), delta[t,h] = sum_d do * o, ds = p * (do . v - delta); dq = scale * sum over key blocks of 64 of ds k;
-// dk = scale * sum over query blocks of 64 of ds q and dv = sum of p do, then over the heads of a group ascending. All written.
+// Backward for training: every sequence's keys are its own rows (one range, begin 0, with the strides of the views).
+//   p = exp(s - lse), delta[t,h] = sum_d do * o (64 lanes of fma, d mod 64, then the tree), ds = p * (do . v - delta)
+//   dq = scale * sum over key blocks of 64 of ds k
+//   dk = scale * sum over query blocks of 64 of ds q, dv = sum of p do; both then over the heads of a group, ascending
+// A block's sum is a chain of fma from +0, ascending; all other sums start at +0 as well. All three are written.
 template <typename T>
 struct AttentionBackwardArgs {
   std::span<const int32_t> sequence_offsets;  // [sequences + 1], rows of each sequence; position = row - begin
   int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0, window = 0;
   double scale = 0;
-  View<const T, 3> q, k, v, o, d_o;           // [rows, heads | kv_heads, head_dim]
+  View<const T, 3> q, k, v, o, d_o;  // [rows, heads | kv_heads, head_dim]
   std::span<const T> lse;
   View<T, 3> dq, dk, dv;
 };
 template <typename T>
 void attention_backward(Context& context, const AttentionBackwardArgs<T>& args) noexcept;
-ScratchNeed attention_backward_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t rows,
-                                       int64_t max_length);
+ScratchNeed attention_backward_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
+                                       int64_t rows, int64_t max_length);
 
-// Appends rows to a key/value cache laid out as above: the key of (position p, head h) goes to block p / 64, column p mod 64.
-// k, v [rows, kv_heads, head_dim]; positions position_begin …; k_blocks [.][kv_heads][D][64] and v_rows [.][kv_heads][D] start at position 0.
+// Appends rows to a key/value cache laid out as above: the key of (position p, head h) goes to block p / 64, column
+// p mod 64.
+// k, v [rows, kv_heads, head_dim]; positions position_begin …; k_blocks [.][kv_heads][D][64] and v_rows
+// [.][kv_heads][D] start at position 0.
 template <typename T>
-void append_to_cache(Context& context, View<const T, 3> k, View<const T, 3> v, int64_t position_begin, T* k_blocks, T* v_rows) noexcept;
+void append_to_cache(Context& context, View<const T, 3> k, View<const T, 3> v, int64_t position_begin, T* k_blocks,
+                     T* v_rows) noexcept;
 
 }  // namespace graft

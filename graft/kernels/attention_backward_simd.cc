@@ -2,20 +2,20 @@
 #define HWY_TARGET_INCLUDE "graft/kernels/attention_backward_simd.cc"  // this file
 #include "graft/kernels/simd.h"
 // Targets first.
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
-
 #include "graft/kernels/attention_plan.h"
 #include "graft/kernels/attention_tile_inl.h"
 #include "graft/kernels/math_inl.h"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 namespace {
 
-// One pass over pairs of key and query blocks; per pair five products (s, do . v, dv, dk, dq), all by the tile of attention_tile_inl.h.
-// s and ds are [64 query rows][64 keys], lanes over keys; dk, dv and dq have lanes over features. Key blocks are the outer loop, so that
-// dq grows over key blocks and dk, dv over query blocks, each in ascending order.
+// One pass over pairs of key and query blocks; per pair five products (s, do . v, dv, dk, dq), all by the tile of
+// attention_tile_inl.h. s and ds are [64 query rows][64 keys], lanes over keys; dk, dv and dq have lanes over
+// features. Key blocks are the outer loop, so that dq grows over key blocks and dk, dv over query blocks, each in
+// ascending order.
 
 using Args = AttentionBackwardArgs<float>;
 
@@ -25,7 +25,8 @@ struct Rows {
 };
 
 // Rows of one head as vectors can read them: in place where whole vectors of features lie together, else a padded copy.
-HWY_INLINE Rows vector_rows(const View<const float, 3>& x, int64_t row, int64_t head, int64_t rows, int64_t head_dim, float* copy) {
+HWY_INLINE Rows vector_rows(const View<const float, 3>& x, int64_t row, int64_t head, int64_t rows, int64_t head_dim,
+                            float* copy) {
   const float* from = x.data() + row * x.stride(0) + head * x.stride(1);
   const int64_t padded = padded_features(head_dim);
   if (x.stride(2) == 1 && padded == head_dim && x.stride(0) * 4 % 2048 != 0) return {from, x.stride(0)};
@@ -46,7 +47,8 @@ HWY_INLINE void delta_rows(const Args& args, int64_t begin, int64_t end, int64_t
     if (args.d_o.stride(2) == 1 && args.o.stride(2) == 1) {
       for (; e + 64 <= args.head_dim; e += 64) {
         GRAFT_UNROLL
-        for (int64_t g = 0; g < kGroups; ++g) lanes[g] = hn::MulAdd(hn::LoadU(d, a + e + g * kLanes), hn::LoadU(d, b + e + g * kLanes), lanes[g]);
+        for (int64_t g = 0; g < kGroups; ++g)
+          lanes[g] = hn::MulAdd(hn::LoadU(d, a + e + g * kLanes), hn::LoadU(d, b + e + g * kLanes), lanes[g]);
       }
     }
     for (; e < args.head_dim; e += 64) {
@@ -60,7 +62,8 @@ HWY_INLINE void delta_rows(const Args& args, int64_t begin, int64_t end, int64_t
       GRAFT_UNROLL
       for (int64_t g = 0; g < kGroups; ++g) {  // lanes without a feature stay as they are: fma(0, 0, -0) would be +0
         const auto present = hn::Lt(hn::Add(lane, hn::Set(d, static_cast<float>(g * kLanes))), limit);
-        lanes[g] = hn::IfThenElse(present, hn::MulAdd(hn::Load(d, x + g * kLanes), hn::Load(d, y + g * kLanes), lanes[g]), lanes[g]);
+        lanes[g] = hn::IfThenElse(
+            present, hn::MulAdd(hn::Load(d, x + g * kLanes), hn::Load(d, y + g * kLanes), lanes[g]), lanes[g]);
       }
     }
     delta[row * args.num_heads + head] = tree_of_lanes(d, tree_of_vectors(lanes));
@@ -118,7 +121,8 @@ HWY_INLINE bool whole_pair(const Args& args, const Pair& pair) {
 }
 
 // The head's contribution of one pair to dk, dv and dq. `begin` is the first row of the sequence.
-HWY_INLINE void pair_gradients(const Args& args, const Pair& pair, int64_t begin, int64_t head, const float* delta, Rows k, const Scratch& s) {
+HWY_INLINE void pair_gradients(const Args& args, const Pair& pair, int64_t begin, int64_t head, const float* delta,
+                               Rows k, const Scratch& s) {
   const Tag tag;
   const int64_t d = args.head_dim, padded = padded_features(d), row = begin + pair.query_block, n = pair.num_queries;
   const float scale = static_cast<float>(args.scale);
@@ -158,7 +162,8 @@ HWY_INLINE void pair_gradients(const Args& args, const Pair& pair, int64_t begin
   // Key j is seen by the query rows from j - offset on, `window` of them; query row i sees the keys up to i + offset.
   const RowBand queries{-offset, args.window > 0 ? args.window - offset : int64_t{1} << 40, n};
   const RowBand keys{args.window > 0 ? offset - args.window + 1 : -(int64_t{1} << 40), offset + 1, pair.num_keys};
-  const Rows q_rows = vector_rows(args.q, row, head, n, d, s.q), do_rows = vector_rows(args.d_o, row, head, n, d, s.d_o);
+  const Rows q_rows = vector_rows(args.q, row, head, n, d, s.q),
+             do_rows = vector_rows(args.d_o, row, head, n, d, s.d_o);
   const Matrix p_t{s.p, 1, 64}, ds_t{s.ds, 1, 64}, ds{s.ds, 64, 1};
   if (whole) {
     product(p_t, do_rows.data, do_rows.stride, Whole{n}, 64, padded, FromZero{}, AddTo{s.dv, padded});
@@ -185,14 +190,14 @@ HWY_INLINE void pair_gradients(const Args& args, const Pair& pair, int64_t begin
   }
 }
 
-// Rows [begin, end) are a sequence. All gradients of the heads [head_begin, head_end), which share kv_head; dk and dv go to rows
-// [end - begin] with the given strides.
+// Rows [begin, end) are a sequence. All gradients of the heads [head_begin, head_end), which share kv_head; dk and dv
+// go to rows [end - begin] with the given strides.
 struct To {
   float *dk, *dv;
   int64_t dk_row, dk_feature, dv_row, dv_feature;
 };
-void sequence_gradients(const Args& args, int64_t begin, int64_t end, int64_t kv_head, int64_t head_begin, int64_t head_end, const To& to,
-                        float* delta, float* worker) {
+void sequence_gradients(const Args& args, int64_t begin, int64_t end, int64_t kv_head, int64_t head_begin,
+                        int64_t head_end, const To& to, float* delta, float* worker) {
   const Tag tag;
   const int64_t d = args.head_dim, padded = padded_features(d), length = end - begin;
   const Scratch s = scratch_of(worker, padded);
@@ -237,10 +242,12 @@ void sequence_gradients(const Args& args, int64_t begin, int64_t end, int64_t kv
 }
 
 void backward(Context& context, const Args& args) noexcept {
-  const int64_t sequences = static_cast<int64_t>(args.sequence_offsets.size()) - 1, d = args.head_dim, padded = padded_features(d);
+  const int64_t sequences = static_cast<int64_t>(args.sequence_offsets.size()) - 1, d = args.head_dim,
+                padded = padded_features(d);
   if (sequences < 1) return;
   const int32_t* offsets = args.sequence_offsets.data();
-  const int64_t first_row = offsets[0], rows = offsets[sequences] - first_row, heads = args.num_heads, kv_heads = args.num_kv_heads;
+  const int64_t first_row = offsets[0], rows = offsets[sequences] - first_row, heads = args.num_heads,
+                kv_heads = args.num_kv_heads;
   const int64_t group = heads / kv_heads;
   float* delta = context.shared<float>() - first_row * heads;
   if (!attention_backward_by_head(context.num_threads(), heads, kv_heads, sequences)) {
@@ -248,12 +255,17 @@ void backward(Context& context, const Args& args) noexcept {
       const int64_t begin = offsets[task / kv_heads], end = offsets[task / kv_heads + 1], kv_head = task % kv_heads;
       const To to{args.dk.data() + begin * args.dk.stride(0) + kv_head * args.dk.stride(1),
                   args.dv.data() + begin * args.dv.stride(0) + kv_head * args.dv.stride(1),
-                  args.dk.stride(0), args.dk.stride(2), args.dv.stride(0), args.dv.stride(2)};
-      sequence_gradients(args, begin, end, kv_head, kv_head * group, (kv_head + 1) * group, to, delta, context.worker<float>(worker));
+                  args.dk.stride(0),
+                  args.dk.stride(2),
+                  args.dv.stride(0),
+                  args.dv.stride(2)};
+      sequence_gradients(args, begin, end, kv_head, kv_head * group, (kv_head + 1) * group, to, delta,
+                         context.worker<float>(worker));
     });
     return;
   }
-  // Too few key/value heads for the threads: a task per query head, [rows][heads][padded] of dk and of dv, then the sums over heads.
+  // Too few key/value heads for the threads: a task per query head, [rows][heads][padded] of dk and of dv, then the
+  // sums over heads.
   float* dk = context.shared<float>() + (rows * heads + 15) / 16 * 16;
   float* dv = dk + rows * heads * padded;
   context.pool().parallel(sequences * heads, [&](int64_t task, int worker) HWY_ATTR {

@@ -8,7 +8,9 @@ namespace {
 // Fewer tasks than this per thread are worth splitting.
 constexpr int64_t kTasksPerThread = 2;
 
-int64_t first_seen(int64_t window, int64_t position) { return window > 0 && position >= window ? position - window + 1 : 0; }
+int64_t first_seen(int64_t window, int64_t position) {
+  return window > 0 && position >= window ? position - window + 1 : 0;
+}
 
 template <typename Key>
 const AttentionPlanEntry& last_not_above(const AttentionPlan& plan, int64_t value, Key key) {
@@ -24,7 +26,9 @@ const AttentionPlanEntry& last_not_above(const AttentionPlan& plan, int64_t valu
   return plan.entries[low];
 }
 
-size_t bytes_of_entries(int64_t rows) { return (static_cast<size_t>(rows) * sizeof(AttentionPlanEntry) + 63) / 64 * 64; }
+size_t bytes_of_entries(int64_t rows) {
+  return (static_cast<size_t>(rows) * sizeof(AttentionPlanEntry) + 63) / 64 * 64;
+}
 
 }  // namespace
 
@@ -72,7 +76,8 @@ AttentionPlan plan_attention(Context& context, const AttentionArgs<float>& args)
     } else {
       plan.num_tasks += args.num_kv_heads * e.num_spans;
       plan.num_merges += args.num_kv_heads;
-      partial += args.sequences[static_cast<size_t>(e.sequence)].num_rows * args.num_heads * e.num_spans * state_floats(args.head_dim);
+      partial += args.sequences[static_cast<size_t>(e.sequence)].num_rows * args.num_heads * e.num_spans *
+                 state_floats(args.head_dim);
     }
   }
   return plan;
@@ -81,7 +86,8 @@ AttentionPlan plan_attention(Context& context, const AttentionArgs<float>& args)
 int64_t attention_worker_floats(int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) noexcept {
   const int64_t block = kKeyBlock * padded_features(head_dim), group = num_heads / num_kv_heads;
   const int64_t tile = 5 * block + kKeyBlock * kKeyBlock + 6 * kKeyBlock;
-  const int64_t rows = 2 * block + 2 * (kTileRows - 1) * group * state_floats(head_dim) + group * kKeyBlock + (group + 15) / 16 * 16;
+  const int64_t rows =
+      2 * block + 2 * (kTileRows - 1) * group * state_floats(head_dim) + group * kKeyBlock + (group + 15) / 16 * 16;
   return std::max(tile, rows);
 }
 
@@ -89,30 +95,35 @@ int64_t attention_backward_worker_floats(int64_t head_dim) noexcept {
   return 10 * kKeyBlock * padded_features(head_dim) + 2 * kKeyBlock * kKeyBlock;
 }
 
-bool attention_backward_by_head(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t num_sequences) noexcept {
+bool attention_backward_by_head(int num_threads, int64_t num_heads, int64_t num_kv_heads,
+                                int64_t num_sequences) noexcept {
   return num_threads > 1 && num_heads > num_kv_heads && num_sequences * num_kv_heads < kTasksPerThread * num_threads;
 }
 
-ScratchNeed attention_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t rows, int64_t max_length) {
+ScratchNeed attention_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t rows,
+                              int64_t max_length) {
   ScratchNeed need;
   const size_t worker_floats = static_cast<size_t>(attention_worker_floats(num_heads, num_kv_heads, head_dim));
   need.per_worker = std::max(worker_floats * sizeof(float), static_cast<size_t>(2 * head_dim) * sizeof(double));
   need.shared = bytes_of_entries(rows);
   if (num_threads > 1) {  // states of split decoding: few sequences of few rows
     const int64_t most_sequences = (kTasksPerThread * num_threads + num_kv_heads - 1) / num_kv_heads;
-    const int64_t split_rows = std::min(rows, most_sequences * (kTileRows - 1)), spans = (max_length + kKeySpan - 1) / kKeySpan;
+    const int64_t split_rows = std::min(rows, most_sequences * (kTileRows - 1)),
+                  spans = (max_length + kKeySpan - 1) / kKeySpan;
     need.shared += static_cast<size_t>(split_rows * num_heads * spans * state_floats(head_dim)) * sizeof(float);
   }
   return need;
 }
 
-ScratchNeed attention_backward_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t rows, int64_t) {
+ScratchNeed attention_backward_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
+                                       int64_t rows, int64_t) {
   ScratchNeed need;
   const size_t worker_floats = static_cast<size_t>(attention_backward_worker_floats(head_dim));
   need.per_worker = std::max(worker_floats * sizeof(float), static_cast<size_t>(6 * head_dim) * sizeof(double));
   need.shared = static_cast<size_t>(rows * num_heads) * sizeof(double);
   if (attention_backward_by_head(num_threads, num_heads, num_kv_heads, 1)) {
-    const size_t partials = static_cast<size_t>(rows * num_heads * (1 + 2 * padded_features(head_dim)) + 16) * sizeof(float);
+    const size_t partials =
+        static_cast<size_t>(rows * num_heads * (1 + 2 * padded_features(head_dim)) + 16) * sizeof(float);
     need.shared = std::max(need.shared, partials);
   }
   return need;

@@ -7,8 +7,10 @@
 namespace graft {
 
 // How the vector version of attention cuts a call into tasks. Bits never depend on it.
-//   tile:  a sequence of kTileRows query rows or more: one task per head and block of 64 positions; lanes lie over query rows
-//   rows:  fewer rows (decoding): one task per key/value head, all its query heads at once; lanes lie over keys, then over features.
+//   tile:  a sequence of kTileRows query rows or more: one task per head and block of 64 positions; lanes lie over
+//     query rows
+//   rows:  fewer rows (decoding): one task per key/value head, all its query heads at once; lanes lie over keys, then
+//     over features.
 //          Where such tasks are too few for the threads, one per span of keys, and a second pass merges the spans.
 struct AttentionPlanEntry {
   int64_t sequence = 0;
@@ -36,13 +38,16 @@ AttentionPlan plan_attention(Context& context, const AttentionArgs<float>& args)
 
 // Features of a state or scratch row, padded to whole vectors of any target.
 constexpr int64_t padded_features(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
-constexpr int64_t state_floats(int64_t head_dim) { return 16 + padded_features(head_dim); }  // o is aligned like its row
+// m, l, padding, o[padded]
+constexpr int64_t state_floats(int64_t head_dim) { return 16 + padded_features(head_dim); }
 
 // Floats of scratch that a worker of the vector versions needs.
 int64_t attention_worker_floats(int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) noexcept;
 int64_t attention_backward_worker_floats(int64_t head_dim) noexcept;
 
-// Whether the backward runs one task per query head, whose dk and dv are then summed over the heads of a group (else per kv head).
-bool attention_backward_by_head(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t num_sequences) noexcept;
+// Whether the backward runs one task per query head, whose dk and dv are then summed over the heads of a group (else
+// per kv head).
+bool attention_backward_by_head(int num_threads, int64_t num_heads, int64_t num_kv_heads,
+                                int64_t num_sequences) noexcept;
 
 }  // namespace graft

@@ -1,7 +1,8 @@
 #pragma once
 
-// The scalar reference of attention.h: plain loops, the meaning of the contract. Included by attention_ref.cc and by attention_fma.cc
-// only; everything here has internal linkage, so that code compiled with -mfma is never shared with the rest of the program.
+// The scalar reference of attention.h: plain loops, the meaning of the contract. Included by attention_ref.cc and by
+// attention_fma.cc only; everything here has internal linkage, so that code compiled with -mfma is never shared with
+// the rest of the program.
 
 #include "graft/kernels/attention_table.h"
 #include "graft/kernels/math.h"
@@ -45,18 +46,23 @@ const KeyRange<T>& range_of(const AttentionSequence<T>& sequence, int64_t positi
 }
 
 template <typename T>
-Features<T> key_of(const AttentionArgs<T>& args, const AttentionSequence<T>& sequence, int64_t position, int64_t kv_head) {
+Features<T> key_of(const AttentionArgs<T>& args, const AttentionSequence<T>& sequence, int64_t position,
+                   int64_t kv_head) {
   const KeyRange<T>& range = range_of(sequence, position);
   const int64_t i = position - range.begin;
-  if (!range.key_blocks) return {range.k + i * range.k_token_stride + kv_head * range.k_head_stride, range.k_feature_stride};
-  return {range.k + ((i / kKeyBlock) * args.num_kv_heads + kv_head) * args.head_dim * kKeyBlock + i % kKeyBlock, kKeyBlock};
+  if (!range.key_blocks)
+    return {range.k + i * range.k_token_stride + kv_head * range.k_head_stride, range.k_feature_stride};
+  return {range.k + ((i / kKeyBlock) * args.num_kv_heads + kv_head) * args.head_dim * kKeyBlock + i % kKeyBlock,
+          kKeyBlock};
 }
 
 template <typename T>
-Features<T> value_of(const AttentionArgs<T>& args, const AttentionSequence<T>& sequence, int64_t position, int64_t kv_head) {
+Features<T> value_of(const AttentionArgs<T>& args, const AttentionSequence<T>& sequence, int64_t position,
+                     int64_t kv_head) {
   const KeyRange<T>& range = range_of(sequence, position);
   const int64_t i = position - range.begin;
-  if (!range.key_blocks) return {range.v + i * range.v_token_stride + kv_head * range.v_head_stride, range.v_feature_stride};
+  if (!range.key_blocks)
+    return {range.v + i * range.v_token_stride + kv_head * range.v_head_stride, range.v_feature_stride};
   return {range.v + (i * args.num_kv_heads + kv_head) * args.head_dim, 1};
 }
 
@@ -68,7 +74,8 @@ struct SpanState {
 };
 
 template <typename T>
-void attend_row(const AttentionArgs<T>& args, const AttentionSequence<T>& sequence, int64_t i, int64_t head, T* scratch) {
+void attend_row(const AttentionArgs<T>& args, const AttentionSequence<T>& sequence, int64_t i, int64_t head,
+                T* scratch) {
   const int64_t d = args.head_dim, row = sequence.row_begin + i, position = sequence.position_begin + i;
   const int64_t kv_head = head / (args.num_heads / args.num_kv_heads);
   const T* q = args.q.data() + row * args.q.stride(0) + head * args.q.stride(1);
@@ -128,7 +135,8 @@ void attention_plain(Context& context, const AttentionArgs<T>& args) noexcept {
   const int64_t heads = args.num_heads;
   context.pool().parallel(static_cast<int64_t>(args.sequences.size()) * heads, [&](int64_t task, int worker) {
     const AttentionSequence<T>& sequence = args.sequences[static_cast<size_t>(task / heads)];
-    for (int64_t i = 0; i < sequence.num_rows; ++i) attend_row(args, sequence, i, task % heads, context.worker<T>(worker));
+    for (int64_t i = 0; i < sequence.num_rows; ++i)
+      attend_row(args, sequence, i, task % heads, context.worker<T>(worker));
   });
 }
 
@@ -161,13 +169,15 @@ template <typename T>
 void delta_row(const AttentionBackwardArgs<T>& args, int64_t row, int64_t head, T* delta) {
   const Features<T> a = at(args.d_o, row, head), b = at(args.o, row, head);
   T lanes[64] = {};
-  for (int64_t e = 0; e < args.head_dim; ++e) lanes[e % 64] = fused(a.data[e * a.stride], b.data[e * b.stride], lanes[e % 64]);
+  for (int64_t e = 0; e < args.head_dim; ++e)
+    lanes[e % 64] = fused(a.data[e * a.stride], b.data[e * b.stride], lanes[e % 64]);
   delta[row * args.num_heads + head] = tree_sum(lanes);
 }
 
 // dq of one head of a sequence; rows [begin, end). block: [head_dim].
 template <typename T>
-void dq_of_head(const AttentionBackwardArgs<T>& args, const T* delta, int64_t begin, int64_t end, int64_t head, T* block, T* total) {
+void dq_of_head(const AttentionBackwardArgs<T>& args, const T* delta, int64_t begin, int64_t end, int64_t head,
+                T* block, T* total) {
   const int64_t d = args.head_dim, kv_head = head / (args.num_heads / args.num_kv_heads);
   for (int64_t query = begin; query < end; ++query) {
     const int64_t position = query - begin;
@@ -189,10 +199,11 @@ void dq_of_head(const AttentionBackwardArgs<T>& args, const T* delta, int64_t be
 
 // dk and dv of one key; rows [begin, end) are its sequence. scratch: [6 * head_dim].
 template <typename T>
-void dkv_of_key(const AttentionBackwardArgs<T>& args, const T* delta, int64_t begin, int64_t end, int64_t key, int64_t kv_head, T* scratch) {
+void dkv_of_key(const AttentionBackwardArgs<T>& args, const T* delta, int64_t begin, int64_t end, int64_t key,
+                int64_t kv_head, T* scratch) {
   const int64_t d = args.head_dim, group = args.num_heads / args.num_kv_heads, position = key - begin;
-  T *dk = scratch, *dv = scratch + d, *head_dk = scratch + 2 * d, *head_dv = scratch + 3 * d, *block_dk = scratch + 4 * d,
-    *block_dv = scratch + 5 * d;
+  T *dk = scratch, *dv = scratch + d, *head_dk = scratch + 2 * d, *head_dv = scratch + 3 * d,
+    *block_dk = scratch + 4 * d, *block_dv = scratch + 5 * d;
   const int64_t last = args.window > 0 && position + args.window < end - begin ? position + args.window : end - begin;
   for (int64_t e = 0; e < d; ++e) dk[e] = dv[e] = 0;
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
@@ -227,7 +238,8 @@ void dkv_of_key(const AttentionBackwardArgs<T>& args, const T* delta, int64_t be
 
 template <typename T>
 void attention_backward_plain(Context& context, const AttentionBackwardArgs<T>& args) noexcept {
-  const int64_t sequences = static_cast<int64_t>(args.sequence_offsets.size()) - 1, heads = args.num_heads, kv_heads = args.num_kv_heads;
+  const int64_t sequences = static_cast<int64_t>(args.sequence_offsets.size()) - 1, heads = args.num_heads,
+                kv_heads = args.num_kv_heads;
   if (sequences < 1) return;
   const int32_t* offsets = args.sequence_offsets.data();
   T* delta = context.shared<T>();  // [rows * heads]
@@ -241,7 +253,8 @@ void attention_backward_plain(Context& context, const AttentionBackwardArgs<T>& 
   });
   context.pool().parallel(sequences * kv_heads, [&](int64_t task, int worker) {
     const int64_t begin = offsets[task / kv_heads], end = offsets[task / kv_heads + 1];
-    for (int64_t key = begin; key < end; ++key) dkv_of_key(args, delta, begin, end, key, task % kv_heads, context.worker<T>(worker));
+    for (int64_t key = begin; key < end; ++key)
+      dkv_of_key(args, delta, begin, end, key, task % kv_heads, context.worker<T>(worker));
   });
 }
 

@@ -2,12 +2,11 @@
 #define HWY_TARGET_INCLUDE "graft/kernels/attention_simd.cc"  // this file
 #include "graft/kernels/simd.h"
 // Targets first.
-#include "hwy/foreach_target.h"
-#include "hwy/highway.h"
-
 #include "graft/kernels/attention_plan.h"
 #include "graft/kernels/attention_tile_inl.h"
 #include "graft/kernels/math_inl.h"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
@@ -26,10 +25,18 @@ HWY_INLINE KeyBlock keys_at(const Args& args, const KeyRange<float>& range, int6
   const int64_t i = position - range.begin, d = args.head_dim;
   if (range.key_blocks) {
     return {range.k + ((i / kKeyBlock) * args.num_kv_heads + kv_head) * d * kKeyBlock + i % kKeyBlock,
-            range.v + (i * args.num_kv_heads + kv_head) * d, 1, kKeyBlock, args.num_kv_heads * d, 1};
+            range.v + (i * args.num_kv_heads + kv_head) * d,
+            1,
+            kKeyBlock,
+            args.num_kv_heads * d,
+            1};
   }
-  return {range.k + i * range.k_token_stride + kv_head * range.k_head_stride, range.v + i * range.v_token_stride + kv_head * range.v_head_stride,
-          range.k_token_stride, range.k_feature_stride, range.v_token_stride, range.v_feature_stride};
+  return {range.k + i * range.k_token_stride + kv_head * range.k_head_stride,
+          range.v + i * range.v_token_stride + kv_head * range.v_head_stride,
+          range.k_token_stride,
+          range.k_feature_stride,
+          range.v_token_stride,
+          range.v_feature_stride};
 }
 
 // Moves `at` to the range that holds `position`; positions are asked for in ascending order.
@@ -46,7 +53,7 @@ HWY_INLINE int64_t first_seen(const Args& args, int64_t position) {
 // A stride at which the rows of a block fall into few sets of the first cache, so that a copy pays.
 HWY_INLINE bool aliases(int64_t stride) { return stride * 4 % 2048 == 0; }
 
-// ---- Lanes over query rows: one head, one block of 64 positions. ------------------------------------------------------------------------
+// ---- Lanes over query rows: one head, one block of 64 positions. ----------------------------------------------------
 
 // Running state of 64 query rows; o and total_o [head_dim][64].
 struct TileState {
@@ -132,7 +139,8 @@ HWY_INLINE void soften_some(float* s, const LaneBand& band, float* m, float* l, 
   GRAFT_UNROLL
   for (int64_t i = 0; i < 4; ++i) sums[i] = hn::Add(sums[i], sums[i + 4]);
   const Vec sum = hn::Add(hn::Add(sums[0], sums[2]), hn::Add(sums[1], sums[3]));
-  const auto any = hn::And(hn::Gt(band.end, hn::Set(d, static_cast<float>(band.low))), hn::Lt(band.begin, hn::Set(d, static_cast<float>(band.high))));
+  const auto any = hn::And(hn::Gt(band.end, hn::Set(d, static_cast<float>(band.low))),
+                           hn::Lt(band.begin, hn::Set(d, static_cast<float>(band.high))));
   const Vec factor = hn::IfThenElse(any, exp_f32(d, hn::Sub(old, top)), hn::Set(d, 1.0f));
   const Vec before = hn::LoadU(d, l);
   hn::StoreU(hn::IfThenElse(any, hn::Add(hn::Mul(before, factor), sum), before), d, l);
@@ -151,12 +159,15 @@ struct FromRescaled {
 struct StorePlain {
   float* to;
   int64_t row;
-  HWY_INLINE void operator()(int64_t m, int64_t column, Vec acc) const { hn::StoreU(acc, Tag(), to + m * row + column); }
+  HWY_INLINE void operator()(int64_t m, int64_t column, Vec acc) const {
+    hn::StoreU(acc, Tag(), to + m * row + column);
+  }
 };
 
 // Takes one key block into the state of the query rows [row_low, row_high) of the block at `query_block`.
-HWY_INLINE void tile_block(const Args& args, const KeyBlock& keys, int64_t block, int64_t num_keys, int64_t query_block, int64_t row_low,
-                           int64_t row_high, const float* q, float* s, float* c, const TileState& state) {
+HWY_INLINE void tile_block(const Args& args, const KeyBlock& keys, int64_t block, int64_t num_keys, int64_t query_block,
+                           int64_t row_low, int64_t row_high, const float* q, float* s, float* c,
+                           const TileState& state) {
   const int64_t d = args.head_dim;
   const float scale = static_cast<float>(args.scale);
   const Matrix k{keys.k, keys.k_row, keys.k_feature}, v{keys.v, keys.v_feature, keys.v_row};
@@ -180,7 +191,8 @@ HWY_INLINE void tile_block(const Args& args, const KeyBlock& keys, int64_t block
     const Tag tag;
     const int64_t from_block = query_block + g - block;  // of the first lane's position
     const Vec lane = hn::Iota(tag, 0.0f);
-    const Vec none = hn::Set(tag, -1.0f), begin = hn::Add(lane, hn::Set(tag, static_cast<float>(from_block - args.window + 1)));
+    const Vec none = hn::Set(tag, -1.0f),
+              begin = hn::Add(lane, hn::Set(tag, static_cast<float>(from_block - args.window + 1)));
     const Vec end = hn::Add(lane, hn::Set(tag, static_cast<float>(from_block + 1)));
     const LaneBand band{args.window > 0 ? begin : none, end, see.low, see.all_low, see.all_high, see.high};
     soften_some(s + g, band, state.m + g, state.l + g, c + g);
@@ -189,9 +201,11 @@ HWY_INLINE void tile_block(const Args& args, const KeyBlock& keys, int64_t block
 }
 
 // Folds the span that ends before position `span_end` into the totals.
-HWY_INLINE void tile_merge(const Args& args, int64_t span_begin, int64_t query_block, int64_t row_low, int64_t row_high, TileState& state) {
+HWY_INLINE void tile_merge(const Args& args, int64_t span_begin, int64_t query_block, int64_t row_low, int64_t row_high,
+                           TileState& state) {
   const Tag d;
-  if (!state.any_total && first_seen(args, query_block + row_high - 1) < span_begin + kKeySpan) {  // every row begins here
+  if (!state.any_total &&
+      first_seen(args, query_block + row_high - 1) < span_begin + kKeySpan) {  // every row begins here
     float *m = state.m, *l = state.l, *o = state.o;
     state.m = state.total_m;
     state.l = state.total_l;
@@ -205,9 +219,11 @@ HWY_INLINE void tile_merge(const Args& args, int64_t span_begin, int64_t query_b
   for (int64_t g = row_low / kLanes * kLanes; g < row_high; g += kLanes) {
     // Position of the first key that a lane sees, counted from the span.
     const Vec zero = hn::Set(d, static_cast<float>(-span_begin));
-    const Vec start = args.window > 0
-                          ? hn::Max(zero, hn::Add(hn::Iota(d, 0.0f), hn::Set(d, static_cast<float>(query_block + g - args.window + 1 - span_begin))))
-                          : zero;
+    const Vec start =
+        args.window > 0
+            ? hn::Max(zero, hn::Add(hn::Iota(d, 0.0f),
+                                    hn::Set(d, static_cast<float>(query_block + g - args.window + 1 - span_begin))))
+            : zero;
     const auto before = hn::Lt(start, hn::Zero(d)), sees = hn::Lt(start, hn::Set(d, static_cast<float>(kKeySpan)));
     const auto both = hn::And(before, sees), fresh = hn::AndNot(before, sees);
     const Vec ma = hn::LoadU(d, state.total_m + g), mb = hn::LoadU(d, state.m + g), m = hn::Max(ma, mb);
@@ -230,9 +246,9 @@ void tile_task(const Args& args, const KeySequence& sequence, int64_t query_bloc
   const int64_t d = args.head_dim, padded = padded_features(d), kv_head = head / (args.num_heads / args.num_kv_heads);
   const int64_t query_block = query_block_index * kKeyBlock, end = sequence.position_begin + sequence.num_rows;
   const int64_t row_low = greater(sequence.position_begin - query_block, 0), row_high = smaller(end - query_block, 64);
-  float* q = scratch;                   // [d][64]
-  float* s = q + 64 * padded;           // [64][64]
-  float* copy_k = s + 64 * 64;          // [64][d]
+  float* q = scratch;           // [d][64]
+  float* s = q + 64 * padded;   // [64][64]
+  float* copy_k = s + 64 * 64;  // [64][d]
   float* copy_v = copy_k + 64 * padded;
   float* small = copy_v + 64 * padded;
   TileState state{small, small + 64, small + 6 * 64, small + 128, small + 192, small + 6 * 64 + 64 * padded, false};
@@ -240,7 +256,8 @@ void tile_task(const Args& args, const KeySequence& sequence, int64_t query_bloc
 
   const int64_t row = sequence.row_begin + query_block + row_low - sequence.position_begin, rows = row_high - row_low;
   if (rows < 64) fill(q, 64 * d, 0);
-  transpose(args.q.data() + row * args.q.stride(0) + head * args.q.stride(1), args.q.stride(0), args.q.stride(2), rows, d, q + row_low, 64);
+  transpose(args.q.data() + row * args.q.stride(0) + head * args.q.stride(1), args.q.stride(0), args.q.stride(2), rows,
+            d, q + row_low, 64);
 
   const int64_t first = first_seen(args, query_block + row_low), last = query_block + row_high - 1;
   const KeyRange<float>* at = nullptr;
@@ -254,7 +271,8 @@ void tile_task(const Args& args, const KeySequence& sequence, int64_t query_bloc
       // Keys before `begin` are never read, so their range may be gone.
       const KeyRange<float>* range = &advance(sequence, begin, at);
       KeyBlock keys = keys_at(args, *range, begin, kv_head);
-      if (range->begin + range->length < block + num_keys || aliases(keys.v_row) || (aliases(keys.k_row) && keys.k_row != 1)) {
+      if (range->begin + range->length < block + num_keys || aliases(keys.v_row) ||
+          (aliases(keys.k_row) && keys.k_row != 1)) {
         for (int64_t p = begin; p < block + num_keys;) {
           const KeyRange<float>& part = advance(sequence, p, at);
           const int64_t n = smaller(part.begin + part.length, block + num_keys) - p;
@@ -286,7 +304,8 @@ void tile_task(const Args& args, const KeySequence& sequence, int64_t query_bloc
     transpose(state.total_o + row_low, 64, 1, d, rows, o, args.o.stride(0), true);
   } else {
     for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t e = 0; e < d; ++e) o[r * args.o.stride(0) + e * args.o.stride(2)] = state.total_o[e * 64 + row_low + r];
+      for (int64_t e = 0; e < d; ++e)
+        o[r * args.o.stride(0) + e * args.o.stride(2)] = state.total_o[e * 64 + row_low + r];
     }
   }
   if (!args.lse.empty()) {
@@ -294,7 +313,7 @@ void tile_task(const Args& args, const KeySequence& sequence, int64_t query_bloc
   }
 }
 
-// ---- Lanes over keys, then features: few query rows, all heads of a group. --------------------------------------------------------------
+// ---- Lanes over keys, then features: few query rows, all heads of a group. ------------------------------------------
 
 constexpr int64_t kStateO = 16;  // a state is m, l, …, o[padded] from here on
 
@@ -302,7 +321,8 @@ constexpr int64_t kStateO = 16;  // a state is m, l, …, o[padded] from here on
 HWY_INLINE float soften_row(float* s, int64_t low, int64_t high, float* state) {
   const Tag d;
   const hn::CappedTag<float, 1> one;
-  const Vec none = hn::Neg(hn::Inf(d)), lane = hn::Iota(d, 0.0f), begin = hn::Set(d, static_cast<float>(low)), end = hn::Set(d, static_cast<float>(high));
+  const Vec none = hn::Neg(hn::Inf(d)), lane = hn::Iota(d, 0.0f), begin = hn::Set(d, static_cast<float>(low)),
+            end = hn::Set(d, static_cast<float>(high));
   Vec x[kGroups];
   Vec top = hn::Set(d, state[0]);
   GRAFT_UNROLL
@@ -343,11 +363,13 @@ struct RowScratch {
 };
 
 // States of all rows and heads of a group over one span, from m = -inf on.
-HWY_INLINE void row_span(const Args& args, const KeySequence& sequence, int64_t kv_head, int64_t span, const RowScratch& scratch,
-                         const KeyRange<float>*& at, float* states) {
-  const int64_t d = args.head_dim, padded = padded_features(d), group = args.num_heads / args.num_kv_heads, size = state_floats(d);
+HWY_INLINE void row_span(const Args& args, const KeySequence& sequence, int64_t kv_head, int64_t span,
+                         const RowScratch& scratch, const KeyRange<float>*& at, float* states) {
+  const int64_t d = args.head_dim, padded = padded_features(d), group = args.num_heads / args.num_kv_heads,
+                size = state_floats(d);
   const float scale = static_cast<float>(args.scale);
-  const int64_t first = first_seen(args, sequence.position_begin), last = sequence.position_begin + sequence.num_rows - 1;
+  const int64_t first = first_seen(args, sequence.position_begin),
+                last = sequence.position_begin + sequence.num_rows - 1;
   for (int64_t i = 0; i < sequence.num_rows * group; ++i) {
     fill(states + i * size, size, 0);
     states[i * size] = -__builtin_inff();
@@ -391,10 +413,12 @@ HWY_INLINE void row_span(const Args& args, const KeySequence& sequence, int64_t 
     }
     for (int64_t i = 0; i < sequence.num_rows; ++i) {
       const int64_t position = sequence.position_begin + i;
-      const int64_t low = greater(first_seen(args, position) - block, 0), high = smaller(position + 1 - block, kKeyBlock);
+      const int64_t low = greater(first_seen(args, position) - block, 0),
+                    high = smaller(position + 1 - block, kKeyBlock);
       if (low >= high) continue;
       float* state = states + i * group * size;
-      const Matrix q{args.q.data() + (sequence.row_begin + i) * args.q.stride(0) + kv_head * group * args.q.stride(1), args.q.stride(1), args.q.stride(2)};
+      const Matrix q{args.q.data() + (sequence.row_begin + i) * args.q.stride(0) + kv_head * group * args.q.stride(1),
+                     args.q.stride(1), args.q.stride(2)};
       product(q, k, 64, Whole{d}, group, round_up(high, kLanes), FromZero{}, StoreScaled{scratch.s, 64, scale});
       for (int64_t g = 0; g < group; ++g) scratch.c[g] = soften_row(scratch.s + g * 64, low, high, state + g * size);
       product(Matrix{scratch.s + low, 64, 1}, v + low * v_row, v_row, Whole{high - low}, group, padded,
@@ -412,11 +436,13 @@ HWY_INLINE void row_merge(int64_t padded, const float* span, bool first, float* 
     return;
   }
   const float m = total[0] > span[0] ? total[0] : span[0];  // a NaN shows in l and o
-  const float a = hn::GetLane(exp_f32(one, hn::Set(one, total[0] - m))), b = hn::GetLane(exp_f32(one, hn::Set(one, span[0] - m)));
+  const float a = hn::GetLane(exp_f32(one, hn::Set(one, total[0] - m))),
+              b = hn::GetLane(exp_f32(one, hn::Set(one, span[0] - m)));
   total[0] = m;
   total[1] = total[1] * a + span[1] * b;
   for (int64_t e = kStateO; e < kStateO + padded; e += kLanes) {
-    hn::StoreU(hn::Add(hn::Mul(hn::LoadU(d, total + e), hn::Set(d, a)), hn::Mul(hn::LoadU(d, span + e), hn::Set(d, b))), d, total + e);
+    hn::StoreU(hn::Add(hn::Mul(hn::LoadU(d, total + e), hn::Set(d, a)), hn::Mul(hn::LoadU(d, span + e), hn::Set(d, b))),
+               d, total + e);
   }
 }
 
@@ -426,23 +452,29 @@ HWY_INLINE void row_finish(const Args& args, int64_t row, int64_t head, float* t
   for (int64_t e = 0; e < padded_features(args.head_dim); e += kLanes) {
     hn::StoreU(hn::Div(hn::LoadU(d, total + kStateO + e), hn::Set(d, total[1])), d, total + kStateO + e);
   }
-  store_row(total + kStateO, args.head_dim, args.o.data() + row * args.o.stride(0) + head * args.o.stride(1), args.o.stride(2));
-  if (!args.lse.empty()) args.lse.data()[row * args.num_heads + head] = total[0] + hn::GetLane(log_f32(one, hn::Set(one, total[1])));
+  store_row(total + kStateO, args.head_dim, args.o.data() + row * args.o.stride(0) + head * args.o.stride(1),
+            args.o.stride(2));
+  if (!args.lse.empty())
+    args.lse.data()[row * args.num_heads + head] = total[0] + hn::GetLane(log_f32(one, hn::Set(one, total[1])));
 }
 
-HWY_INLINE void row_merge_span(const Args& args, const KeySequence& sequence, int64_t span, const float* states, float* totals) {
-  const int64_t group = args.num_heads / args.num_kv_heads, size = state_floats(args.head_dim), padded = padded_features(args.head_dim);
+HWY_INLINE void row_merge_span(const Args& args, const KeySequence& sequence, int64_t span, const float* states,
+                               float* totals) {
+  const int64_t group = args.num_heads / args.num_kv_heads, size = state_floats(args.head_dim),
+                padded = padded_features(args.head_dim);
   for (int64_t i = 0; i < sequence.num_rows; ++i) {
     const int64_t position = sequence.position_begin + i, first = first_seen(args, position);
     if (first >= span + kKeySpan || position < span) continue;
-    for (int64_t g = i * group; g < (i + 1) * group; ++g) row_merge(padded, states + g * size, first >= span, totals + g * size);
+    for (int64_t g = i * group; g < (i + 1) * group; ++g)
+      row_merge(padded, states + g * size, first >= span, totals + g * size);
   }
 }
 
 HWY_INLINE void row_finish_all(const Args& args, const KeySequence& sequence, int64_t kv_head, float* totals) {
   const int64_t group = args.num_heads / args.num_kv_heads, size = state_floats(args.head_dim);
   for (int64_t i = 0; i < sequence.num_rows; ++i) {
-    for (int64_t g = 0; g < group; ++g) row_finish(args, sequence.row_begin + i, kv_head * group + g, totals + (i * group + g) * size);
+    for (int64_t g = 0; g < group; ++g)
+      row_finish(args, sequence.row_begin + i, kv_head * group + g, totals + (i * group + g) * size);
   }
 }
 
@@ -452,8 +484,10 @@ HWY_INLINE RowScratch row_scratch(const Args& args, float* scratch) {
 }
 
 // All spans of a key/value head, one after the other; or one span into `partial`.
-void row_task(const Args& args, const KeySequence& sequence, int64_t kv_head, int64_t first_span, int64_t num_spans, float* partial, float* worker) {
-  const int64_t group = args.num_heads / args.num_kv_heads, count = sequence.num_rows * group * state_floats(args.head_dim);
+void row_task(const Args& args, const KeySequence& sequence, int64_t kv_head, int64_t first_span, int64_t num_spans,
+              float* partial, float* worker) {
+  const int64_t group = args.num_heads / args.num_kv_heads,
+                count = sequence.num_rows * group * state_floats(args.head_dim);
   const RowScratch scratch = row_scratch(args, worker);
   float* states = scratch.c + round_up(group, 16);
   float* totals = states + count;
@@ -478,21 +512,25 @@ void forward(Context& context, const Args& args) noexcept {
     const int64_t local = task - e.first_task;
     float* scratch = context.worker<float>(worker);
     if (e.tile) {  // the last query blocks see most keys: they go first
-      tile_task(args, sequence, e.first_block + e.num_blocks - 1 - local / args.num_heads, local % args.num_heads, scratch);
+      tile_task(args, sequence, e.first_block + e.num_blocks - 1 - local / args.num_heads, local % args.num_heads,
+                scratch);
     } else if (!plan.split || e.num_spans == 1) {
       row_task(args, sequence, local, e.first_span, e.num_spans, nullptr, scratch);
     } else {
       const int64_t count = sequence.num_rows * (args.num_heads / args.num_kv_heads) * states;
-      row_task(args, sequence, local / e.num_spans, e.first_span + local % e.num_spans, 1, plan.partials + e.partial + local * count, scratch);
+      row_task(args, sequence, local / e.num_spans, e.first_span + local % e.num_spans, 1,
+               plan.partials + e.partial + local * count, scratch);
     }
   };
   const auto merge = [&](int64_t task, int worker) HWY_ATTR {
     const AttentionPlanEntry& e = plan.entry_of_merge(task);
     const KeySequence& sequence = args.sequences[static_cast<size_t>(e.sequence)];
-    const int64_t kv_head = task - e.first_merge, count = sequence.num_rows * (args.num_heads / args.num_kv_heads) * states;
+    const int64_t kv_head = task - e.first_merge,
+                  count = sequence.num_rows * (args.num_heads / args.num_kv_heads) * states;
     const float* partial = plan.partials + e.partial + kv_head * e.num_spans * count;
     float* totals = context.worker<float>(worker);
-    for (int64_t i = 0; i < e.num_spans; ++i) row_merge_span(args, sequence, (e.first_span + i) * kKeySpan, partial + i * count, totals);
+    for (int64_t i = 0; i < e.num_spans; ++i)
+      row_merge_span(args, sequence, (e.first_span + i) * kKeySpan, partial + i * count, totals);
     row_finish_all(args, sequence, kv_head, totals);
   };
   if (plan.num_tasks > 0) context.pool().parallel(plan.num_tasks, run);

@@ -40,9 +40,10 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 std::string describe(const Shape& s, int64_t length, CpuLevel level, int threads, Layout layout) {
-  return std::to_string(length) + " keys, " + std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) + " heads of " +
-         std::to_string(s.head_dim) + ", window " + std::to_string(s.window) + ", " + std::string(cpu_level_name(level)) + ", " +
-         std::to_string(threads) + " threads, layout " + std::to_string(static_cast<int>(layout));
+  return std::to_string(length) + " keys, " + std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) +
+         " heads of " + std::to_string(s.head_dim) + ", window " + std::to_string(s.window) + ", " +
+         std::string(cpu_level_name(level)) + ", " + std::to_string(threads) + " threads, layout " +
+         std::to_string(static_cast<int>(layout));
 }
 
 // softmax(scale q k) v in two passes with libm: the mathematics, in another order of arithmetic.
@@ -55,7 +56,8 @@ std::vector<double> two_pass(const Shape& s, const Sequence<double>& x, std::vec
       for (int64_t j = first; j <= p; ++j) {
         double dot = 0;
         for (int64_t e = 0; e < s.head_dim; ++e) {
-          dot += x.q[static_cast<size_t>((p * s.heads + h) * s.head_dim + e)] * x.k[static_cast<size_t>((j * s.kv_heads + g) * s.head_dim + e)];
+          dot += x.q[static_cast<size_t>((p * s.heads + h) * s.head_dim + e)] *
+                 x.k[static_cast<size_t>((j * s.kv_heads + g) * s.head_dim + e)];
         }
         w.push_back(dot / std::sqrt(static_cast<double>(s.head_dim)));
       }
@@ -64,7 +66,9 @@ std::vector<double> two_pass(const Shape& s, const Sequence<double>& x, std::vec
       for (double& y : w) l += y = std::exp(y - m);
       for (int64_t e = 0; e < s.head_dim; ++e) {
         double sum = 0;
-        for (int64_t j = first; j <= p; ++j) sum += w[static_cast<size_t>(j - first)] / l * x.v[static_cast<size_t>((j * s.kv_heads + g) * s.head_dim + e)];
+        for (int64_t j = first; j <= p; ++j)
+          sum +=
+              w[static_cast<size_t>(j - first)] / l * x.v[static_cast<size_t>((j * s.kv_heads + g) * s.head_dim + e)];
         o.push_back(sum);
       }
       lse->push_back(m + std::log(l));
@@ -92,11 +96,13 @@ TEST(Attention, MatchesTwoPassSoftmax) {
 TEST(Attention, FloatIsCloseToDouble) {
   const Shape s{4, 2, 64, 0};
   const Sequence<double> x = make_sequence<double>(s, 600, 0, 5);
-  const Sequence<float> y{x.length, x.begin, {x.q.begin(), x.q.end()}, {x.k.begin(), x.k.end()}, {x.v.begin(), x.v.end()}};
+  const Sequence<float> y{
+      x.length, x.begin, {x.q.begin(), x.q.end()}, {x.k.begin(), x.k.end()}, {x.v.begin(), x.v.end()}};
   const Attended<double> want = attend<double>(runner(2), s, {&x}, Layout::kRows);
   const Attended<float> got = attend<float>(runner(2), s, {&y}, Layout::kRows);
   double worst = 0;
-  for (size_t i = 0; i < want.o.size(); ++i) worst = std::max(worst, std::abs(want.o[i] - static_cast<double>(got.o[i])));
+  for (size_t i = 0; i < want.o.size(); ++i)
+    worst = std::max(worst, std::abs(want.o[i] - static_cast<double>(got.o[i])));
   // scores of size 8 with chains of 64 roundings: 64 * 2^-24 * 8 at the very worst
   EXPECT_LE(worst, 3e-5);
 }
@@ -131,12 +137,14 @@ void check_bits(const Shape& s, int64_t length, int64_t begin, bool thorough) {
             part.begin = at;
             part.length = end;
             part.q.resize(static_cast<size_t>(end * row));
-            const Sequence<float> other = make_sequence<float>(s, 20, 5, 13), single = make_sequence<float>(s, 3, 2, 17);
+            const Sequence<float> other = make_sequence<float>(s, 20, 5, 13),
+                                  single = make_sequence<float>(s, 3, 2, 17);
             const std::vector<const Sequence<float>*> alone = {&part}, among = {&single, &other, &part, &single};
             for (const auto* batch : {&alone, &among}) {
               const Attended<float> some = attend<float>(runner(threads), s, *batch, layout);
               const int64_t skip = batch->size() == 1 ? 0 : 16;
-              ASSERT_TRUE(same_bits(want.o.data() + (at - begin) * row, some.o.data() + skip * row, static_cast<size_t>((end - at) * row)))
+              ASSERT_TRUE(same_bits(want.o.data() + (at - begin) * row, some.o.data() + skip * row,
+                                    static_cast<size_t>((end - at) * row)))
                   << what << ", rows " << at << " to " << end << " in a batch of " << batch->size();
               ASSERT_TRUE(same_bits(want.lse.data() + (at - begin) * s.heads, some.lse.data() + skip * s.heads,
                                     static_cast<size_t>((end - at) * s.heads)))
@@ -151,7 +159,8 @@ void check_bits(const Shape& s, int64_t length, int64_t begin, bool thorough) {
 
 TEST(Attention, SameBitsAtEveryLength) {
   for (int64_t length : {1, 2, 15, 16, 17, 63, 64, 65, 129, 511, 512, 513}) {
-    for (int64_t window : {0, 1, 12, 64, 100, 600}) check_bits({4, 2, 16, window}, length, std::max<int64_t>(0, length - 40), window == 12);
+    for (int64_t window : {0, 1, 12, 64, 100, 600})
+      check_bits({4, 2, 16, window}, length, std::max<int64_t>(0, length - 40), window == 12);
   }
   check_bits({2, 1, 16, 0}, 600, 0, false);
   check_bits({2, 1, 16, 100}, 600, 0, false);
@@ -188,7 +197,8 @@ TEST(Attention, NanReachesWhatSeesItOnly) {
             const Attended<float> good = attend<float>(runner(2), s, {&x}, Layout::kRows);
             if (which == 0) x.q[static_cast<size_t>((bad * 4 + 1) * 24 + 3)] = nan;  // one query of head 1
             if (which == 1) x.k[static_cast<size_t>((bad * 2 + 1) * 24 + 3)] = nan;  // one key of heads 2 and 3
-            if (which == 2) x.v[static_cast<size_t>((bad * 2 + 1) * 24 + 3)] = nan;  // one value of heads 2 and 3: one feature
+            if (which == 2)
+              x.v[static_cast<size_t>((bad * 2 + 1) * 24 + 3)] = nan;  // one value of heads 2 and 3: one feature
             const Attended<float> got = attend<float>(runner(2), s, {&clean, &x}, layout);
             for (int64_t p = 0; p < 150; ++p) {
               for (int64_t h = 0; h < 4; ++h) {
@@ -196,7 +206,8 @@ TEST(Attention, NanReachesWhatSeesItOnly) {
                 for (int64_t e = 0; e < 24; ++e) {
                   const bool expected = which == 0 ? p == bad && h == 1 : sees && h >= 2 && (which == 1 || e == 3);
                   const float y = got.o[static_cast<size_t>(((80 + p) * 4 + h) * 24 + e)];
-                  ASSERT_EQ(std::isnan(y), expected) << "position " << p << ", head " << h << ", feature " << e << ", bad " << bad << ", " << which;
+                  ASSERT_EQ(std::isnan(y), expected)
+                      << "position " << p << ", head " << h << ", feature " << e << ", bad " << bad << ", " << which;
                   if (!expected) {
                     ASSERT_EQ(y, good.o[static_cast<size_t>((p * 4 + h) * 24 + e)]);
                   }
@@ -242,7 +253,8 @@ TEST(Attention, EmptyBatchAndEmptySequence) {
     train_forward(runner(2), s, batch);
     const Gradients<float> g = train_backward(runner(2), s, batch);
     for (size_t e = 0; e < 16; ++e) EXPECT_FLOAT_EQ(g.dv[e], batch.d_o[e] + batch.d_o[16 + e]);
-    for (float y : g.dk) EXPECT_NEAR(y, 0, 1e-6);  // one key: the weight is 1 whatever the score; rounding of do . v - do . o remains
+    for (float y : g.dk)
+      EXPECT_NEAR(y, 0, 1e-6);  // one key: the weight is 1 whatever the score; rounding of do . v - do . o remains
   }
 }
 
@@ -284,7 +296,8 @@ TEST(AttentionBackward, MatchesFiniteDifferences) {
 void check_backward_bits(const Shape& s, int64_t length) {
   const LevelGuard guard;
   set_cpu_level(CpuLevel::kScalar);
-  TrainingBatch<float> batch = make_batch<float>(s, {length}, 37), many = make_batch<float>(s, {length, 5, 0, 66, 1}, 37);
+  TrainingBatch<float> batch = make_batch<float>(s, {length}, 37),
+                       many = make_batch<float>(s, {length, 5, 0, 66, 1}, 37);
   train_forward(runner(1), s, batch);
   train_forward(runner(1), s, many);
   const Gradients<float> want = train_backward(runner(1), s, batch), want_many = train_backward(runner(1), s, many);
@@ -329,7 +342,8 @@ TEST(AttentionBackward, AnyStrides) {
   const LevelGuard guard;
   for (int64_t head_dim : {7, 64}) {
     for (int64_t feature : {1, 2}) {
-      for (int64_t pad : {int64_t{0}, int64_t{37}, 512 - 8 * head_dim % 512}) {  // the last makes the distance between rows a multiple of 2 kB
+      for (int64_t pad : {int64_t{0}, int64_t{37},
+                          512 - 8 * head_dim % 512}) {  // the last makes the distance between rows a multiple of 2 kB
         const Shape s{4, 2, head_dim, 90};
         const int64_t rows = 150, row = 8 * head_dim * feature + pad;
         const TrainingBatch<float> plain = [&] {
@@ -346,14 +360,17 @@ TEST(AttentionBackward, AnyStrides) {
           set_cpu_level(level);
           for (int threads : {1, 7}) {
             // memory: [rows][q k v] and the same for the gradients; o and d_o [rows][padded]
-            std::vector<float> x(static_cast<size_t>(rows * row), 99.0f), dx = x, o = x, d_o = x, lse(static_cast<size_t>(rows * s.heads));
+            std::vector<float> x(static_cast<size_t>(rows * row), 99.0f), dx = x, o = x, d_o = x,
+                                                                          lse(static_cast<size_t>(rows * s.heads));
             const auto view = [&](std::vector<float>& memory, int64_t first_head, int64_t heads) {
-              return View<float, 3>(memory.data() + first_head * head_dim * feature, {rows, heads, head_dim}, {row, head_dim * feature, feature});
+              return View<float, 3>(memory.data() + first_head * head_dim * feature, {rows, heads, head_dim},
+                                    {row, head_dim * feature, feature});
             };
             const auto put = [&](const std::vector<float>& from, View<float, 3> to) {
               for (int64_t t = 0; t < rows; ++t) {
                 for (int64_t h = 0; h < to.extent(1); ++h) {
-                  for (int64_t e = 0; e < head_dim; ++e) to(t, h, e) = from[static_cast<size_t>((t * to.extent(1) + h) * head_dim + e)];
+                  for (int64_t e = 0; e < head_dim; ++e)
+                    to(t, h, e) = from[static_cast<size_t>((t * to.extent(1) + h) * head_dim + e)];
                 }
               }
             };
@@ -370,7 +387,17 @@ TEST(AttentionBackward, AnyStrides) {
             put(plain.k, view(x, 4, 2));
             put(plain.v, view(x, 6, 2));
             put(plain.d_o, view(d_o, 0, 4));
-            KeyRange<float> range{0, rows, false, view(x, 4, 2).data(), view(x, 6, 2).data(), row, head_dim * feature, feature, row, head_dim * feature, feature};
+            KeyRange<float> range{0,
+                                  rows,
+                                  false,
+                                  view(x, 4, 2).data(),
+                                  view(x, 6, 2).data(),
+                                  row,
+                                  head_dim * feature,
+                                  feature,
+                                  row,
+                                  head_dim * feature,
+                                  feature};
             const AttentionSequence<float> sequence{0, rows, 0, std::span<const KeyRange<float>>(&range, 1)};
             AttentionArgs<float> args;
             args.sequences = {&sequence, 1};
@@ -384,13 +411,26 @@ TEST(AttentionBackward, AnyStrides) {
             args.lse = lse;
             runner(threads).context.reserve(attention_scratch(threads, 4, 2, head_dim, rows, rows));
             attention<float>(runner(threads).context, args);
-            const std::string what = describe(s, rows, level, threads, Layout::kRows) + ", feature stride " + std::to_string(feature) + ", row stride " +
-                                     std::to_string(row);
+            const std::string what = describe(s, rows, level, threads, Layout::kRows) + ", feature stride " +
+                                     std::to_string(feature) + ", row stride " + std::to_string(row);
             ASSERT_TRUE(same_bits(plain.o, get(view(o, 0, 4)))) << what;
             ASSERT_TRUE(same_bits(plain.lse, lse)) << what;
             const std::vector<int32_t> offsets = {0, static_cast<int32_t>(rows)};
-            AttentionBackwardArgs<float> back{offsets, 4, 2, head_dim, s.window, args.scale, args.q, view(x, 4, 2), view(x, 6, 2), args.o,
-                                              view(d_o, 0, 4), lse, view(dx, 0, 4), view(dx, 4, 2), view(dx, 6, 2)};
+            AttentionBackwardArgs<float> back{offsets,
+                                              4,
+                                              2,
+                                              head_dim,
+                                              s.window,
+                                              args.scale,
+                                              args.q,
+                                              view(x, 4, 2),
+                                              view(x, 6, 2),
+                                              args.o,
+                                              view(d_o, 0, 4),
+                                              lse,
+                                              view(dx, 0, 4),
+                                              view(dx, 4, 2),
+                                              view(dx, 6, 2)};
             runner(threads).context.reserve(attention_backward_scratch(threads, 4, 2, head_dim, rows, rows));
             attention_backward<float>(runner(threads).context, back);
             ASSERT_TRUE(same_bits(want.dq, get(view(dx, 0, 4)))) << what;

@@ -37,12 +37,14 @@ struct Sequence {
 };
 template <typename T>
 Sequence<T> make_sequence(const Shape& s, int64_t length, int64_t begin, uint64_t seed) {
-  return {length, begin, random_values<T>("q", seed, length * s.heads * s.head_dim, 2), random_values<T>("k", seed, length * s.kv_heads * s.head_dim, 2),
+  return {length, begin, random_values<T>("q", seed, length * s.heads * s.head_dim, 2),
+          random_values<T>("k", seed, length * s.kv_heads * s.head_dim, 2),
           random_values<T>("v", seed, length * s.kv_heads * s.head_dim)};
 }
 
 enum class Layout { kRows, kSplitRows, kFeatureStride, kCache, kCacheThenRows };
-constexpr Layout kLayouts[] = {Layout::kRows, Layout::kSplitRows, Layout::kFeatureStride, Layout::kCache, Layout::kCacheThenRows};
+constexpr Layout kLayouts[] = {Layout::kRows, Layout::kSplitRows, Layout::kFeatureStride, Layout::kCache,
+                               Layout::kCacheThenRows};
 
 // Memory for the keys of one sequence in one layout.
 template <typename T>
@@ -52,8 +54,8 @@ struct Keys {
 };
 
 template <typename T>
-KeyRange<T> row_range(Keys<T>& keys, const Shape& s, const Sequence<T>& sequence, int64_t begin, int64_t length, int64_t gap,
-                      int64_t feature_stride) {
+KeyRange<T> row_range(Keys<T>& keys, const Shape& s, const Sequence<T>& sequence, int64_t begin, int64_t length,
+                      int64_t gap, int64_t feature_stride) {
   const int64_t head = s.head_dim * feature_stride, token = s.kv_heads * head + gap;
   KeyRange<T> range;
   range.begin = begin;
@@ -66,7 +68,8 @@ KeyRange<T> row_range(Keys<T>& keys, const Shape& s, const Sequence<T>& sequence
     const std::vector<T>& from = which == 0 ? sequence.k : sequence.v;
     for (int64_t i = 0; i < length; ++i) {
       for (int64_t e = 0; e < s.kv_heads * s.head_dim; ++e) {
-        memory[static_cast<size_t>(i * token + e * feature_stride)] = from[static_cast<size_t>((begin + i) * s.kv_heads * s.head_dim + e)];
+        memory[static_cast<size_t>(i * token + e * feature_stride)] =
+            from[static_cast<size_t>((begin + i) * s.kv_heads * s.head_dim + e)];
       }
     }
     keys.memory.push_back(std::move(memory));
@@ -78,11 +81,13 @@ KeyRange<T> row_range(Keys<T>& keys, const Shape& s, const Sequence<T>& sequence
 template <typename T>
 KeyRange<T> cache_range(Keys<T>& keys, Context& context, const Shape& s, const Sequence<T>& sequence, int64_t length) {
   const int64_t row = s.kv_heads * s.head_dim;
-  std::vector<T> blocks(static_cast<size_t>((length + 63) / 64 * 64 * row), T(__builtin_nan(""))), rows(static_cast<size_t>(length * row));
+  std::vector<T> blocks(static_cast<size_t>((length + 63) / 64 * 64 * row), T(__builtin_nan(""))),
+      rows(static_cast<size_t>(length * row));
   const int64_t first = length / 3;  // in two pieces, as prefill and decoding would
   for (const auto& [begin, n] : {std::pair{int64_t{0}, first}, std::pair{first, length - first}}) {
     append_to_cache<T>(context, View<const T, 3>(sequence.k.data() + begin * row, n, s.kv_heads, s.head_dim),
-                       View<const T, 3>(sequence.v.data() + begin * row, n, s.kv_heads, s.head_dim), begin, blocks.data(), rows.data());
+                       View<const T, 3>(sequence.v.data() + begin * row, n, s.kv_heads, s.head_dim), begin,
+                       blocks.data(), rows.data());
   }
   keys.memory.push_back(std::move(blocks));
   keys.memory.push_back(std::move(rows));
@@ -100,12 +105,8 @@ Keys<T> lay_out(Context& context, const Shape& s, const Sequence<T>& sequence, L
   keys.memory.reserve(64);
   const int64_t n = sequence.length;
   switch (layout) {
-    case Layout::kRows:
-      keys.ranges.push_back(row_range(keys, s, sequence, 0, n, 0, 1));
-      break;
-    case Layout::kFeatureStride:
-      keys.ranges.push_back(row_range(keys, s, sequence, 0, n, 3, 2));
-      break;
+    case Layout::kRows: keys.ranges.push_back(row_range(keys, s, sequence, 0, n, 0, 1)); break;
+    case Layout::kFeatureStride: keys.ranges.push_back(row_range(keys, s, sequence, 0, n, 3, 2)); break;
     case Layout::kSplitRows:
       for (int64_t at = 0, step = 1; at < n; step = step * 3 + 4) {
         const int64_t length = std::min(step, n - at);
@@ -113,9 +114,7 @@ Keys<T> lay_out(Context& context, const Shape& s, const Sequence<T>& sequence, L
         at += length;
       }
       break;
-    case Layout::kCache:
-      keys.ranges.push_back(cache_range(keys, context, s, sequence, n));
-      break;
+    case Layout::kCache: keys.ranges.push_back(cache_range(keys, context, s, sequence, n)); break;
     case Layout::kCacheThenRows: {
       const int64_t cached = std::min(sequence.begin, n);
       if (cached > 0) keys.ranges.push_back(cache_range(keys, context, s, sequence, cached));
@@ -166,7 +165,8 @@ Attended<T> attend(Runner& runner, const Shape& s, const std::vector<const Seque
   args.q = View<const T, 3>(q.data(), rows, s.heads, s.head_dim);
   args.o = View<T, 3>(result.o.data(), rows, s.heads, s.head_dim);
   args.lse = result.lse;
-  runner.context.reserve(attention_scratch(runner.context.num_threads(), s.heads, s.kv_heads, s.head_dim, rows, longest));
+  runner.context.reserve(
+      attention_scratch(runner.context.num_threads(), s.heads, s.kv_heads, s.head_dim, rows, longest));
   attention<T>(runner.context, args);
   return result;
 }
@@ -233,7 +233,8 @@ void train_forward(Runner& runner, const Shape& s, TrainingBatch<T>& batch) {
 template <typename T>
 Gradients<T> train_backward(Runner& runner, const Shape& s, const TrainingBatch<T>& batch) {
   const int64_t rows = batch.offsets.back();
-  Gradients<T> g{std::vector<T>(batch.q.size(), T(77)), std::vector<T>(batch.k.size(), T(77)), std::vector<T>(batch.v.size(), T(77))};
+  Gradients<T> g{std::vector<T>(batch.q.size(), T(77)), std::vector<T>(batch.k.size(), T(77)),
+                 std::vector<T>(batch.v.size(), T(77))};
   AttentionBackwardArgs<T> args;
   args.sequence_offsets = batch.offsets;
   args.num_heads = s.heads;
@@ -250,7 +251,8 @@ Gradients<T> train_backward(Runner& runner, const Shape& s, const TrainingBatch<
   args.dq = View<T, 3>(g.dq.data(), rows, s.heads, s.head_dim);
   args.dk = View<T, 3>(g.dk.data(), rows, s.kv_heads, s.head_dim);
   args.dv = View<T, 3>(g.dv.data(), rows, s.kv_heads, s.head_dim);
-  runner.context.reserve(attention_backward_scratch(runner.context.num_threads(), s.heads, s.kv_heads, s.head_dim, rows, rows));
+  runner.context.reserve(
+      attention_backward_scratch(runner.context.num_threads(), s.heads, s.kv_heads, s.head_dim, rows, rows));
   attention_backward<T>(runner.context, args);
   return g;
 }

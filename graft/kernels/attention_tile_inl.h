@@ -1,8 +1,10 @@
 // The register tile that every product of attention is made of. Include after hwy/highway.h; compiled once per target.
 //
-//   acc[m][n] = init[m][n], then fma(a[m * a_row + k * a_k], b[k * b_k + n], acc[m][n]) for k ascending over the range of (m, n)
+//   acc[m][n] = init[m][n], then fma(a[m * a_row + k * a_k], b[k * b_k + n], acc[m][n]) for k ascending over the range
+//     of (m, n)
 //
-// Lanes lie over n, never over k; a is broadcast from memory at any strides, b is read in vectors. Init and finish are functors:
+// Lanes lie over n, never over k; a is broadcast from memory at any strides, b is read in vectors. Init and finish are
+// functors:
 //   init(m, v, column) -> vector,  finish(m, v, column, vector),  with m the row and column = first lane of the vector.
 
 #if defined(GRAFT_KERNELS_ATTENTION_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -55,7 +57,8 @@ struct Whole {
 struct RowBand {
   int64_t begin, end, size;
 };
-// Column n of one vector: [begin[n], end[n]); all lanes take [all_low, all_high), none takes what lies outside [low, high).
+// Column n of one vector: [begin[n], end[n]); all lanes take [all_low, all_high), none takes what lies outside [low,
+// high).
 struct LaneBand {
   Vec begin, end;
   int64_t low, all_low, all_high, high;
@@ -76,7 +79,8 @@ HWY_INLINE void multiply_add(const float* a, int64_t a_row, const float* b, Vec 
 }
 
 template <int kRows, int kVectors>
-HWY_INLINE void multiply_add_some(const float* a, int64_t a_row, const float* b, int64_t k, RowBand band, Vec (&acc)[kRows][kVectors]) {
+HWY_INLINE void multiply_add_some(const float* a, int64_t a_row, const float* b, int64_t k, RowBand band,
+                                  Vec (&acc)[kRows][kVectors]) {
   const Tag d;
   GRAFT_UNROLL
   for (int m = 0; m < kRows; ++m) {
@@ -88,12 +92,14 @@ HWY_INLINE void multiply_add_some(const float* a, int64_t a_row, const float* b,
 }
 
 template <int kRows>
-HWY_INLINE void multiply_add_some(const float* a, int64_t a_row, const float* b, int64_t k, const LaneBand& band, Vec (&acc)[kRows][1]) {
+HWY_INLINE void multiply_add_some(const float* a, int64_t a_row, const float* b, int64_t k, const LaneBand& band,
+                                  Vec (&acc)[kRows][1]) {
   const Tag d;
   const Vec at = hn::Set(d, static_cast<float>(k)), x = hn::LoadU(d, b);
   const auto takes = hn::And(hn::Ge(at, band.begin), hn::Lt(at, band.end));
   GRAFT_UNROLL
-  for (int m = 0; m < kRows; ++m) acc[m][0] = hn::IfThenElse(takes, hn::MulAdd(hn::Set(d, a[m * a_row]), x, acc[m][0]), acc[m][0]);
+  for (int m = 0; m < kRows; ++m)
+    acc[m][0] = hn::IfThenElse(takes, hn::MulAdd(hn::Set(d, a[m * a_row]), x, acc[m][0]), acc[m][0]);
 }
 
 // k in [low, high) may take part; all outputs take [all_low, all_high).
@@ -103,15 +109,19 @@ struct Range {
 HWY_INLINE Range range_of(Whole band, int, int64_t) { return {0, 0, band.size, band.size}; }
 HWY_INLINE Range range_of(RowBand band, int rows, int64_t first_row) {
   const int64_t begin = band.begin + first_row, end = band.end + first_row;
-  return {clamp(begin, 0, band.size), clamp(begin + rows - 1, 0, band.size), clamp(end, 0, band.size), clamp(end + rows - 1, 0, band.size)};
+  return {clamp(begin, 0, band.size), clamp(begin + rows - 1, 0, band.size), clamp(end, 0, band.size),
+          clamp(end + rows - 1, 0, band.size)};
 }
-HWY_INLINE Range range_of(const LaneBand& band, int, int64_t) { return {band.low, band.all_low, band.all_high, band.high}; }
+HWY_INLINE Range range_of(const LaneBand& band, int, int64_t) {
+  return {band.low, band.all_low, band.all_high, band.high};
+}
 HWY_INLINE Whole from_row(Whole band, int64_t) { return band; }
 HWY_INLINE RowBand from_row(RowBand band, int64_t row) { return {band.begin + row, band.end + row, band.size}; }
 HWY_INLINE const LaneBand& from_row(const LaneBand& band, int64_t) { return band; }
 
 template <int kRows, int kVectors, class Band, class Init, class Finish>
-HWY_INLINE void tile(Matrix a, const float* b, int64_t b_k, const Band& band, int64_t row, int64_t column, const Init& init, const Finish& finish) {
+HWY_INLINE void tile(Matrix a, const float* b, int64_t b_k, const Band& band, int64_t row, int64_t column,
+                     const Init& init, const Finish& finish) {
   Vec acc[kRows][kVectors];
   GRAFT_UNROLL
   for (int m = 0; m < kRows; ++m) {
@@ -141,8 +151,8 @@ HWY_INLINE void tile(Matrix a, const float* b, int64_t b_k, const Band& band, in
 
 // Rows [row, row_end) of one strip of columns.
 template <int kVectors, class Band, class Init, class Finish>
-HWY_INLINE void strip(Matrix a, const float* b, int64_t b_k, const Band& band, int64_t row, int64_t row_end, int64_t column, const Init& init,
-                      const Finish& finish) {
+HWY_INLINE void strip(Matrix a, const float* b, int64_t b_k, const Band& band, int64_t row, int64_t row_end,
+                      int64_t column, const Init& init, const Finish& finish) {
   constexpr int kRows = kVectors == 1 ? 12 : kVectors == 2 && kWide == 4 ? 12 : 6;
   for (; row + kRows <= row_end; row += kRows) tile<kRows, kVectors>(a, b, b_k, band, row, column, init, finish);
   if constexpr (kRows == 12) {
@@ -164,10 +174,11 @@ HWY_INLINE void strip(Matrix a, const float* b, int64_t b_k, const Band& band, i
 
 // Rows [0, rows) of columns [0, columns), columns a multiple of the vector.
 template <class Band, class Init, class Finish>
-HWY_INLINE void product(Matrix a, const float* b, int64_t b_k, const Band& band, int64_t rows, int64_t columns, const Init& init,
-                        const Finish& finish) {
+HWY_INLINE void product(Matrix a, const float* b, int64_t b_k, const Band& band, int64_t rows, int64_t columns,
+                        const Init& init, const Finish& finish) {
   int64_t column = 0;
-  for (; column + kWide * kLanes <= columns; column += kWide * kLanes) strip<kWide>(a, b, b_k, band, 0, rows, column, init, finish);
+  for (; column + kWide * kLanes <= columns; column += kWide * kLanes)
+    strip<kWide>(a, b, b_k, band, 0, rows, column, init, finish);
   if constexpr (kWide == 4) {
     if (column + 2 * kLanes <= columns) {
       strip<2>(a, b, b_k, band, 0, rows, column, init, finish);
@@ -238,10 +249,11 @@ HWY_INLINE void transpose_4x4(const float* from, int64_t from_row, float* to, in
   hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dd, e, f)), d, to + 3 * to_row);
 }
 
-// to[c][r] = from[r][c]: rows x columns, `from` with strides for both. Walks along the rows of `from` (or, by_columns, of `to`): along
-// those that lie far apart, since narrow writes to many lines of few cache sets cost three times as much.
-HWY_INLINE void transpose(const float* from, int64_t from_row, int64_t from_column, int64_t rows, int64_t columns, float* to, int64_t to_row,
-                          bool by_columns = false) {
+// to[c][r] = from[r][c]: rows x columns, `from` with strides for both. Walks along the rows of `from` (or, by_columns,
+// of `to`): along those that lie far apart, since narrow writes to many lines of few cache sets cost three times as
+// much.
+HWY_INLINE void transpose(const float* from, int64_t from_row, int64_t from_column, int64_t rows, int64_t columns,
+                          float* to, int64_t to_row, bool by_columns = false) {
   const int64_t r4 = from_column == 1 ? rows / 4 * 4 : 0, c4 = columns / 4 * 4;
   if (by_columns) {
     for (int64_t c = 0; c < c4; c += 4) {
@@ -258,12 +270,14 @@ HWY_INLINE void transpose(const float* from, int64_t from_row, int64_t from_colu
 }
 
 // to[r][c] = from[r][c], columns padded with zeros to `width`.
-HWY_INLINE void copy_rows(const float* from, int64_t from_row, int64_t from_column, int64_t rows, int64_t columns, float* to, int64_t width) {
+HWY_INLINE void copy_rows(const float* from, int64_t from_row, int64_t from_column, int64_t rows, int64_t columns,
+                          float* to, int64_t width) {
   const Tag d;
   for (int64_t r = 0; r < rows; ++r) {
     int64_t c = 0;
     if (from_column == 1) {
-      for (; c + kLanes <= columns; c += kLanes) hn::StoreU(hn::LoadU(d, from + r * from_row + c), d, to + r * width + c);
+      for (; c + kLanes <= columns; c += kLanes)
+        hn::StoreU(hn::LoadU(d, from + r * from_row + c), d, to + r * width + c);
     }
     for (; c < columns; ++c) to[r * width + c] = from[r * from_row + c * from_column];
     for (; c < width; ++c) to[r * width + c] = 0;
@@ -275,7 +289,8 @@ HWY_INLINE void store_row(const float* from, int64_t count, float* to, int64_t s
   const Tag d;
   int64_t e = 0;
   if (stride == 1) {
-    for (; e + kLanes <= count; e += kLanes) hn::StoreU(from != nullptr ? hn::LoadU(d, from + e) : hn::Zero(d), d, to + e);
+    for (; e + kLanes <= count; e += kLanes)
+      hn::StoreU(from != nullptr ? hn::LoadU(d, from + e) : hn::Zero(d), d, to + e);
   }
   for (; e < count; ++e) to[e * stride] = from != nullptr ? from[e] : 0;
 }

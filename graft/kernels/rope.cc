@@ -30,14 +30,16 @@ double stretched_theta(double theta, double stretch, int64_t d) {
 
 void scale_llama3(const RopeParameters& p, std::vector<float>& inv_freq) {
   const double original = static_cast<double>(p.original_max_position_embeddings);
-  const auto low_wave = static_cast<float>(original / p.low_freq_factor), high_wave = static_cast<float>(original / p.high_freq_factor);
+  const auto low_wave = static_cast<float>(original / p.low_freq_factor),
+             high_wave = static_cast<float>(original / p.high_freq_factor);
   const auto factor = static_cast<float>(p.factor), low = static_cast<float>(p.low_freq_factor);
   for (float& f : inv_freq) {
     const float wave = static_cast<float>(2 * kPi) / f;
     if (wave > low_wave) {
       f = f / factor;
     } else if (!(wave < high_wave)) {
-      const float smooth = (static_cast<float>(original) / wave - low) / static_cast<float>(p.high_freq_factor - p.low_freq_factor);
+      const float smooth =
+          (static_cast<float>(original) / wave - low) / static_cast<float>(p.high_freq_factor - p.low_freq_factor);
       f = (1.0f - smooth) * f / factor + smooth * f;
     }
   }
@@ -47,13 +49,16 @@ double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.
 
 double yarn_attention_factor(const RopeParameters& p) {
   if (p.attention_factor != 0) return p.attention_factor;
-  if (p.mscale != 0 && p.mscale_all_dim != 0) return yarn_mscale(p.factor, p.mscale) / yarn_mscale(p.factor, p.mscale_all_dim);
+  if (p.mscale != 0 && p.mscale_all_dim != 0)
+    return yarn_mscale(p.factor, p.mscale) / yarn_mscale(p.factor, p.mscale_all_dim);
   return yarn_mscale(p.factor, 1);
 }
 
 void scale_yarn(const RopeParameters& p, std::vector<float>& inv_freq) {
   const double d = static_cast<double>(p.head_dim), original = static_cast<double>(p.original_max_position_embeddings);
-  const auto correction = [&](double rotations) { return d * log_f64(original / (rotations * 2 * kPi)) / (2 * log_f64(p.theta)); };
+  const auto correction = [&](double rotations) {
+    return d * log_f64(original / (rotations * 2 * kPi)) / (2 * log_f64(p.theta));
+  };
   double low = correction(p.beta_fast), high = correction(p.beta_slow);
   if (p.truncate) {
     low = std::floor(low);
@@ -62,7 +67,8 @@ void scale_yarn(const RopeParameters& p, std::vector<float>& inv_freq) {
   low = std::max(low, 0.0);
   high = std::min(high, d - 1);
   if (low == high) high += 0.001;
-  const auto base = static_cast<float>(low), width = static_cast<float>(high - low), factor = static_cast<float>(p.factor);
+  const auto base = static_cast<float>(low), width = static_cast<float>(high - low),
+             factor = static_cast<float>(p.factor);
   for (size_t i = 0; i < inv_freq.size(); ++i) {
     const float ramp = std::min(std::max((static_cast<float>(i) - base) / width, 0.0f), 1.0f);
     const float keep = 1.0f - ramp, power = 1.0f / inv_freq[i];
@@ -119,8 +125,8 @@ RopeRowFunction row_function() noexcept {
 }
 
 template <typename T>
-RopeRow<T> row_of(const View<const T, 3>& x, const View<T, 3>& y, int64_t token, int32_t position, const RopeTable& table, bool interleaved,
-                  bool inverse) {
+RopeRow<T> row_of(const View<const T, 3>& x, const View<T, 3>& y, int64_t token, int32_t position,
+                  const RopeTable& table, bool interleaved, bool inverse) {
   RopeRow<T> row;
   row.heads = x.extent(1);
   row.head_dim = x.extent(2);
@@ -137,8 +143,8 @@ RopeRow<T> row_of(const View<const T, 3>& x, const View<T, 3>& y, int64_t token,
 }
 
 template <typename T, typename F>
-void for_each_row(Context& context, View<const T, 3> x, std::span<const int32_t> positions, const RopeTable& table, bool interleaved,
-                  bool inverse, View<T, 3> y, F function) noexcept {
+void for_each_row(Context& context, View<const T, 3> x, std::span<const int32_t> positions, const RopeTable& table,
+                  bool interleaved, bool inverse, View<T, 3> y, F function) noexcept {
   const int64_t tokens = x.extent(0);
   const int64_t row_size = std::max<int64_t>(1, x.extent(1) * x.extent(2));
   const int64_t chunk = std::max<int64_t>(1, 16384 / row_size);  // about two microseconds of work
@@ -157,13 +163,13 @@ void for_each_row(Context& context, View<const T, 3> x, std::span<const int32_t>
 }  // namespace
 
 template <>
-void rope<float>(Context& context, View<const float, 3> x, std::span<const int32_t> positions, const RopeTable& table, bool interleaved,
-                 bool inverse, View<float, 3> y) noexcept {
+void rope<float>(Context& context, View<const float, 3> x, std::span<const int32_t> positions, const RopeTable& table,
+                 bool interleaved, bool inverse, View<float, 3> y) noexcept {
   for_each_row(context, x, positions, table, interleaved, inverse, y, row_function());
 }
 template <>
-void rope<double>(Context& context, View<const double, 3> x, std::span<const int32_t> positions, const RopeTable& table, bool interleaved,
-                  bool inverse, View<double, 3> y) noexcept {
+void rope<double>(Context& context, View<const double, 3> x, std::span<const int32_t> positions, const RopeTable& table,
+                  bool interleaved, bool inverse, View<double, 3> y) noexcept {
   for_each_row(context, x, positions, table, interleaved, inverse, y, rope_row_double);
 }
 

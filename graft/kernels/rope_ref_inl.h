@@ -1,6 +1,7 @@
 #pragma once
 
-// The scalar reference of rope.h; included by rope_ref.cc and rope_fma.cc only (internal linkage: see attention_ref_inl.h).
+// The scalar reference of rope.h; included by rope_ref.cc and rope_fma.cc only (internal linkage: see
+// attention_ref_inl.h).
 
 #include "graft/kernels/rope_table.h"
 

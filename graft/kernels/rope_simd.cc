@@ -2,10 +2,9 @@
 #define HWY_TARGET_INCLUDE "graft/kernels/rope_simd.cc"  // this file
 #include "graft/kernels/simd.h"
 // Targets first.
+#include "graft/kernels/rope_table.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-
-#include "graft/kernels/rope_table.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
@@ -26,7 +25,8 @@ HWY_INLINE int64_t turn_halves(D d, const RopeRow<float>& row, const float* x, f
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   for (; i + lanes <= row.half; i += lanes) {
     auto y1 = hn::Zero(d), y2 = hn::Zero(d);
-    turn(d, hn::LoadU(d, x + i), hn::LoadU(d, x + row.half + i), hn::LoadU(d, row.cos + i), hn::Xor(hn::LoadU(d, row.sin + i), sign), &y1, &y2);
+    turn(d, hn::LoadU(d, x + i), hn::LoadU(d, x + row.half + i), hn::LoadU(d, row.cos + i),
+         hn::Xor(hn::LoadU(d, row.sin + i), sign), &y1, &y2);
     hn::StoreU(y1, d, y + i);
     hn::StoreU(y2, d, y + row.half + i);
   }
@@ -57,7 +57,8 @@ void rope_row(const RopeRow<float>& row) noexcept {
       for (; i < row.half; ++i) {
         const float s = row.inverse ? -row.sin[i] : row.sin[i];
         auto y1 = hn::Zero(one), y2 = hn::Zero(one);
-        turn(one, hn::Set(one, x[2 * i]), hn::Set(one, x[2 * i + 1]), hn::Set(one, row.cos[i]), hn::Set(one, s), &y1, &y2);
+        turn(one, hn::Set(one, x[2 * i]), hn::Set(one, x[2 * i + 1]), hn::Set(one, row.cos[i]), hn::Set(one, s), &y1,
+             &y2);
         y[2 * i] = hn::GetLane(y1);
         y[2 * i + 1] = hn::GetLane(y2);
       }

@@ -76,12 +76,14 @@ TEST(Rope, TablesMatchTransformers) {
     const int64_t length = c.at("length"), d = c.at("head_dim");
     const RopeTable table = make_rope_table(parameters_of(c), length, length);
     EXPECT_NEAR(table.attention_scaling, c.at("attention_scaling").get<double>(), 1e-12) << name;
-    const std::vector<float> cos = golden[name + ".cos"], sin = golden[name + ".sin"], inv_freq = golden[name + ".inv_freq"];
+    const std::vector<float> cos = golden[name + ".cos"], sin = golden[name + ".sin"],
+                             inv_freq = golden[name + ".inv_freq"];
     double worst = 0;
     for (int64_t p = 0; p < length; ++p) {
       for (int64_t i = 0; i < d; ++i) {  // the golden tables hold both halves
         const size_t ours = static_cast<size_t>(p * d / 2 + i % (d / 2)), theirs = static_cast<size_t>(p * d + i);
-        worst = std::max({worst, std::abs(static_cast<double>(table.cos[ours] - cos[theirs])), std::abs(static_cast<double>(table.sin[ours] - sin[theirs]))});
+        worst = std::max({worst, std::abs(static_cast<double>(table.cos[ours] - cos[theirs])),
+                          std::abs(static_cast<double>(table.sin[ours] - sin[theirs]))});
       }
     }
     EXPECT_LE(worst, 2e-6) << name;  // the bound of the fixtures' README
@@ -99,7 +101,8 @@ TEST(Rope, TableIsSineOfTheF32Angle) {
   for (size_t position = 0; position < 5000; position += 7) {
     for (size_t i = 0; i < 32; ++i) {
       const float angle = static_cast<float>(position) * table.inv_freq[i];
-      EXPECT_NEAR(table.sin[position * 32 + i], std::sin(static_cast<double>(angle)), 6e-8);  // half a unit in the last place of 1
+      EXPECT_NEAR(table.sin[position * 32 + i], std::sin(static_cast<double>(angle)),
+                  6e-8);  // half a unit in the last place of 1
       EXPECT_NEAR(table.cos[position * 32 + i], std::cos(static_cast<double>(angle)), 6e-8);
     }
   }
@@ -120,19 +123,21 @@ struct Case {
 };
 
 template <typename T>
-std::vector<T> rotate(Runner& runner, const Case& c, const std::vector<T>& x, const RopeTable& table, bool interleaved, bool inverse, bool in_place) {
+std::vector<T> rotate(Runner& runner, const Case& c, const std::vector<T>& x, const RopeTable& table, bool interleaved,
+                      bool inverse, bool in_place) {
   std::vector<int32_t> positions(static_cast<size_t>(c.tokens));
   for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i * 7 % 50);
   std::vector<T> y = in_place ? x : std::vector<T>(x.size(), T(77));
-  rope<T>(runner.context, View<const T, 3>(in_place ? y.data() : x.data(), c.tokens, c.heads, c.head_dim), positions, table, interleaved, inverse,
-          View<T, 3>(y.data(), c.tokens, c.heads, c.head_dim));
+  rope<T>(runner.context, View<const T, 3>(in_place ? y.data() : x.data(), c.tokens, c.heads, c.head_dim), positions,
+          table, interleaved, inverse, View<T, 3>(y.data(), c.tokens, c.heads, c.head_dim));
   return y;
 }
 
 TEST(Rope, SameBitsInEveryVariant) {
   const CpuLevel top = cpu_level();
   Runner one(1), seven(7);
-  for (const Case& c : {Case{1, 1, 2, 2}, Case{5, 3, 16, 16}, Case{33, 2, 24, 24}, Case{600, 14, 64, 64}, Case{9, 5, 80, 32}, Case{3, 2, 128, 128}}) {
+  for (const Case& c : {Case{1, 1, 2, 2}, Case{5, 3, 16, 16}, Case{33, 2, 24, 24}, Case{600, 14, 64, 64},
+                        Case{9, 5, 80, 32}, Case{3, 2, 128, 128}}) {
     const RopeTable table = make_rope_table({.theta = 10000, .head_dim = c.rotary}, 50);
     const std::vector<float> x = random_values<float>("x", 3, c.tokens * c.heads * c.head_dim);
     for (int options = 0; options < 4; ++options) {
@@ -143,7 +148,8 @@ TEST(Rope, SameBitsInEveryVariant) {
       for (CpuLevel level : cpu_levels_available()) {
         set_cpu_level(level);
         for (const bool in_place : {false, true}) {
-          EXPECT_EQ(want, rotate(seven, c, x, table, interleaved, inverse, in_place)) << cpu_level_name(level) << " " << options;
+          EXPECT_EQ(want, rotate(seven, c, x, table, interleaved, inverse, in_place))
+              << cpu_level_name(level) << " " << options;
         }
         set_cpu_level(top);
       }
@@ -160,13 +166,17 @@ TEST(Rope, RotatesPairsAndBack) {
     const std::vector<double> y = rotate(runner, c, x, table, interleaved, false, false);
     for (int64_t t = 0; t < c.tokens; ++t) {
       for (int64_t i = 0; i < 3; ++i) {
-        const size_t at = static_cast<size_t>((t * c.heads + 1) * c.head_dim), a = at + static_cast<size_t>(interleaved ? 2 * i : i),
-                     b = at + static_cast<size_t>(interleaved ? 2 * i + 1 : i + 3), entry = static_cast<size_t>(t * 7 % 50 * 3 + i);
+        const size_t at = static_cast<size_t>((t * c.heads + 1) * c.head_dim),
+                     a = at + static_cast<size_t>(interleaved ? 2 * i : i),
+                     b = at + static_cast<size_t>(interleaved ? 2 * i + 1 : i + 3),
+                     entry = static_cast<size_t>(t * 7 % 50 * 3 + i);
         const double co = table.cos[entry], si = table.sin[entry];
         EXPECT_NEAR(y[a], x[a] * co - x[b] * si, 1e-15);
         EXPECT_NEAR(y[b], x[b] * co + x[a] * si, 1e-15);
       }
-      for (int64_t e = 6; e < 10; ++e) EXPECT_EQ(y[static_cast<size_t>((t * c.heads + 1) * 10 + e)], x[static_cast<size_t>((t * c.heads + 1) * 10 + e)]);
+      for (int64_t e = 6; e < 10; ++e)
+        EXPECT_EQ(y[static_cast<size_t>((t * c.heads + 1) * 10 + e)],
+                  x[static_cast<size_t>((t * c.heads + 1) * 10 + e)]);
     }
     const std::vector<double> back = rotate(runner, c, y, table, interleaved, true, true);
     for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(back[i], x[i], 3e-7);  // cos^2 + sin^2 of f32 tables
