@@ -54,22 +54,19 @@ void AddedTokens::Trie::insert(std::string_view text, int32_t token) {
 
 void AddedTokens::build(const Normalizer& normalizer, std::string_view where) {
   constexpr size_t kMaxBytes = 2048;  // bounds the work at each byte of a text
-  for (const bool special : {true, false}) {
-    for (size_t i = 0; i < tokens_.size(); ++i) {
-      const AddedToken& token = tokens_[i];
-      if (token.special != special) continue;
-      std::string sought = token.content;
-      if (token.normalized && !normalizer.empty()) {
-        AlignedText text(token.content, 0);
-        normalizer.normalize(text, false);
-        sought = text.text();
-      }
-      if (sought.size() > kMaxBytes) {
-        fail("{}: the added token '{}' has {} bytes, expected at most {}", where, printable(sought, 40), sought.size(),
-             kMaxBytes);
-      }
-      if (!sought.empty()) tries_[token.normalized ? 1 : 0].insert(sought, static_cast<int32_t>(i));
+  for (size_t i = 0; i < tokens_.size(); ++i) {
+    AddedToken& token = tokens_[i];
+    token.shown = token.content;
+    if (token.normalized && !normalizer.empty()) {
+      AlignedText text(token.content, 0);
+      normalizer.normalize(text, false);
+      token.shown = text.text();
     }
+    if (token.shown.size() > kMaxBytes) {
+      fail("{}: the added token '{}' has {} bytes, expected at most {}", where, printable(token.shown, 40),
+           token.shown.size(), kMaxBytes);
+    }
+    if (!token.shown.empty()) tries_[token.normalized ? 1 : 0].insert(token.shown, static_cast<int32_t>(i));
   }
 }
 
@@ -122,19 +119,20 @@ void AddedTokens::find(std::string_view text, bool normalized, bool parse_specia
       if (begin > 0 && is_word_char(decode_utf8(text, previous_char(text, begin)).code)) continue;
       if (end < text.size() && is_word_char(decode_utf8(text, end).code)) continue;
     }
-    if (begin < covered) continue;  // the space behind the last token was its own
     while (token.lstrip && begin > covered) {
       const size_t at = previous_char(text, begin);
       if (!is_space_char(decode_utf8(text, at).code)) break;
       begin = at;
     }
+    if (token.lstrip) begin = std::max(begin, covered);
     while (token.rstrip && end < text.size()) {
       const DecodedChar c = decode_utf8(text, end);
       if (!is_space_char(c.code)) break;
       end += c.length;
     }
+    // A token of white space may lie in what the last one has stripped; the reference gives both, and so does this.
     if (covered < begin) out.push_back({covered, begin, -1});
-    out.push_back({begin, end, token.id});
+    if (begin < end) out.push_back({begin, end, token.id});
     covered = end;
   }
   if (covered < text.size()) out.push_back({covered, text.size(), -1});

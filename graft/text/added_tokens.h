@@ -17,6 +17,7 @@ namespace graft {
 struct AddedToken {
   int32_t id = -1;
   std::string content;
+  std::string shown = {};    // what is sought and what decoding gives: content, normalized if the token asks for it
   bool single_word = false;  // only where no word character touches it
   bool lstrip = false;       // takes the white space before it
   bool rstrip = false;       // and behind it

@@ -56,6 +56,7 @@ TEST(AddedTokens, StripTakesSpaces) {
   EXPECT_EQ(cut(tokens, "a \u3000<l> b"), "a[1: \u3000<l>] b");
   EXPECT_EQ(cut(tokens, "a <r> \n b"), "a [2:<r> \n ]b");
   EXPECT_EQ(cut(tokens, "<r>  <l>"), "[2:<r>  ][1:<l>]");
+  EXPECT_EQ(cut(make({right, raw(3, " ")}), "<r> x"), "[2:<r> ][3: ]x");  // both, as in the reference
 }
 
 TEST(AddedTokens, SpecialTokensMayStayText) {

@@ -234,13 +234,9 @@ size_t Bpe::joint_char(char32_t code) const {
   return code == kSpaceMark && space_mark_id_ >= 0 ? 128 : kJointChars;
 }
 
-int32_t Bpe::char_id(char32_t code, std::string_view text, bool first, bool last) const {
-  if ((!prefix_.empty() && !first) || (!suffix_.empty() && last)) {
-    std::string token = first ? std::string() : prefix_;
-    token += text;
-    if (last) token += suffix_;
-    return vocabulary_.find(token);
-  }
+// The token of one character: `text` with prefix and suffix where they belong, its code where they do not.
+int32_t Bpe::char_id(char32_t code, std::string_view text) const {
+  if (!prefix_.empty() || !suffix_.empty()) return vocabulary_.find(text);
   if (code < 128) return ascii_ids_[code];
   const auto found = char_ids_.find(code);
   return found == char_ids_.end() ? -1 : found->second;
@@ -251,6 +247,7 @@ void Bpe::first_symbols(std::string_view word, bool bytes, std::vector<Symbol>& 
     for (const char c : word) out.push_back({byte_ids_[static_cast<uint8_t>(c)], 1});
     return;
   }
+  std::string decorated;
   uint32_t unknown = 0;  // bytes waiting to become one unk token
   const auto flush = [&] {
     if (unknown > 0) out.push_back({unk_id_, unknown});
@@ -258,8 +255,12 @@ void Bpe::first_symbols(std::string_view word, bool bytes, std::vector<Symbol>& 
   };
   for (size_t i = 0; i < word.size();) {
     const DecodedChar c = decode_utf8(word, i);
-    const std::string_view text = word.substr(i, c.length);
-    const int32_t id = char_id(c.code, text, i == 0, i + c.length == word.size());
+    std::string_view text = word.substr(i, c.length);
+    if (const bool last = i + c.length == word.size(); (i > 0 && !prefix_.empty()) || (last && !suffix_.empty())) {
+      decorated = (i > 0 ? prefix_ : std::string()) + std::string(text) + (last ? suffix_ : std::string());
+      text = decorated;
+    }
+    const int32_t id = char_id(c.code, text);
     if (id >= 0) {
       flush();
       out.push_back({id, c.length});

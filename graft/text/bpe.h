@@ -68,7 +68,7 @@ class Bpe {
   void encode_uncached(std::string_view word, bool bytes, std::vector<Symbol>& out) const;
   void first_symbols(std::string_view word, bool bytes, std::vector<Symbol>& out) const;
   size_t joint_char(char32_t code) const;
-  int32_t char_id(char32_t code, std::string_view text, bool first, bool last) const;
+  int32_t char_id(char32_t code, std::string_view text) const;
   void merge_few(std::vector<Symbol>& symbols, size_t from) const;
   void merge_many(std::vector<Symbol>& symbols, size_t from) const;
 

@@ -131,6 +131,11 @@ TEST(Bpe, PrefixAndSuffix) {
                                "test");
   EXPECT_EQ(tokens(make(json), "abc"), (Words{"ab", "##c</w>"}));
   EXPECT_EQ(tokens(make(json), "a"), Words{"a</w>"});
+  // Bytes are those of the character with prefix and suffix, as in the reference.
+  Json bytes = parse_json(R"({"end_of_word_suffix": "!", "byte_fallback": true,
+    "vocab": {"a": 0, "<0x78>": 1, "<0x21>": 2}, "merges": []})",
+                          "test");
+  EXPECT_EQ(tokens(make(bytes), "ax"), (Words{"a", "<0x78>", "<0x21>"}));
 }
 
 // 1 MB without a boundary: n log n, where n squared would take hours.

@@ -188,7 +188,7 @@ void Normalizer::add(const JsonField& field) {
 void Normalizer::normalize(AlignedText& text, bool skip_prefix) const {
   if (text.text().empty()) return;
   // The longest published expansion is NFKC's 11 times (U+FDFA); beyond 32 times somebody wants to fill the memory.
-  const size_t max_bytes = 32 * text.text().size() + (size_t{1} << 20);
+  const size_t max_bytes = 32 * text.text().size() + (size_t{64} << 10);
   for (const auto& step : steps_) {
     step->run(text, skip_prefix, max_bytes);
     if (text.text().size() > max_bytes) {

@@ -50,6 +50,11 @@ TEST(Normalizer, UnicodeForms) {
   EXPECT_EQ(run(kNfc, "\u0958"), "\u0915\u093C");                                   // composition exclusion
 }
 
+TEST(Normalizer, LeavesAloneWhatTheReferenceDoesNotKnow) {
+  EXPECT_EQ(run(kNfkc, "\u32FF"), "\u32FF");  // Unicode 12.1
+  EXPECT_EQ(run(kNfkc, "\u32FE"), "\u30F2");
+}
+
 // As the reference library aligns "élégant" decomposed and composed again.
 TEST(Normalizer, AlignsToTheOriginal) {
   EXPECT_EQ(spans(kNfd, "él"), "0-2 0-2 0-2 2-3 ");

@@ -7,36 +7,19 @@
 namespace graft {
 namespace {
 
-// Takes the spaces of a byte-level token out of its offsets. `add_prefix_space`: the first token's space was put there
-// by the pre-tokenizer and stands for nothing.
-void trim_offsets(Encoding& encoding, bool add_prefix_space, const PostProcessor::TokenOfId& token_of_id) {
-  constexpr std::string_view kSpace = "\u0120";  // the byte-level character of a space
-  for (size_t i = 0; i < encoding.ids.size(); ++i) {
-    const auto token = token_of_id(encoding.ids[i]);
-    if (!token) continue;
-    std::string_view text = *token;
-    int64_t leading = 0, trailing = 0;
-    const auto space_at = [&](size_t at) -> size_t {
-      if (text.substr(at, kSpace.size()) == kSpace) return kSpace.size();
-      const DecodedChar c = decode_utf8(text, at);
-      return is_space_char(c.code) ? c.length : 0;
-    };
-    for (size_t at = 0; at < text.size(); ++leading) {
-      const size_t length = space_at(at);
-      if (length == 0) break;
-      at += length;
-    }
-    for (size_t at = text.size(); at > 0; ++trailing) {
-      const size_t begin = previous_char(text, at);
-      if (space_at(begin) == 0) break;
-      at = begin;
-    }
-    auto& [begin, end] = encoding.byte_offsets[i];
-    if (leading > 0) {
-      if (add_prefix_space && (i == 0 || begin == 0)) --leading;
-      begin = std::min(begin + leading, end);
-    }
-    if (trailing > 0 && end >= trailing) end = std::max(end - trailing, begin);
+// Takes the spaces of tokens out of their offsets, character by character. `add_prefix_space`: a single space before
+// the first token was put there by the pre-tokenizer.
+void trim_offsets(TextEncoding& encoded, bool add_prefix_space) {
+  const std::string_view text = encoded.text;
+  for (size_t i = 0; i < encoded.spaces.size(); ++i) {
+    auto [leading, trailing] = encoded.spaces[i];
+    auto& [begin, end] = encoded.encoding.byte_offsets[i];
+    if (leading == 1 && add_prefix_space && (i == 0 || begin == 0)) leading = 0;
+    for (; leading > 0 && begin < end; --leading) begin += decode_utf8(text, static_cast<size_t>(begin)).length;
+    if (trailing == 0) continue;
+    auto cut = static_cast<size_t>(end);
+    for (; trailing > 0 && cut > 0; --trailing) cut = previous_char(text, cut);
+    if (trailing == 0) end = std::max(static_cast<int64_t>(cut), begin);
   }
 }
 
@@ -84,6 +67,20 @@ std::vector<Part> read_template(const JsonField& field, const std::optional<Json
 }
 
 }  // namespace
+
+EdgeSpaces count_edge_spaces(std::string_view token) {
+  constexpr std::string_view kSpace = "\u0120";  // the byte-level character of a space
+  const auto is_space = [&](size_t at) {
+    return token.substr(at, kSpace.size()) == kSpace || is_space_char(decode_utf8(token, at).code);
+  };
+  EdgeSpaces out;
+  for (size_t at = 0; at < token.size() && is_space(at); ++out.leading) at += decode_utf8(token, at).length;
+  for (size_t at = token.size(); at > 0; ++out.trailing) {
+    at = previous_char(token, at);
+    if (!is_space(at)) break;
+  }
+  return out;
+}
 
 struct PostProcessor::Step {
   bool trims = false, add_prefix_space = false;  // ByteLevel, Roberta
@@ -163,29 +160,37 @@ void PostProcessor::check_ids(const TokenOfId& token_of_id, std::string_view whe
   }
 }
 
-Encoding PostProcessor::run(std::vector<Encoding> texts, bool add_special_tokens, const TokenOfId& token_of_id) const {
-  for (size_t i = 0; i < texts.size(); ++i) texts[i].type_ids.assign(texts[i].ids.size(), static_cast<int32_t>(i));
+bool PostProcessor::trims_spaces() const {
+  return std::any_of(steps_.begin(), steps_.end(), [](const auto& step) { return step->trims; });
+}
+
+Encoding PostProcessor::run(std::vector<TextEncoding> texts, bool add_special_tokens) const {
+  for (size_t i = 0; i < texts.size(); ++i) {
+    texts[i].encoding.type_ids.assign(texts[i].encoding.ids.size(), static_cast<int32_t>(i));
+  }
   for (const auto& step : steps_) {
     if (step->trims) {
-      for (Encoding& text : texts) trim_offsets(text, step->add_prefix_space, token_of_id);
+      for (TextEncoding& text : texts) trim_offsets(text, step->add_prefix_space);
     }
     if (!step->is_template) continue;
-    std::vector<Encoding> out;
+    std::vector<TextEncoding> out;
     for (const Part& part : texts.size() == 2 ? step->pair : step->single) {
       if (part.text >= 0) {
         out.push_back(texts[static_cast<size_t>(part.text)]);
-        out.back().type_ids.assign(out.back().ids.size(), part.type_id);
+        out.back().encoding.type_ids.assign(out.back().encoding.ids.size(), part.type_id);
       } else if (add_special_tokens) {
         const size_t count = part.ids.size();
-        out.push_back({part.ids, std::vector<std::pair<int64_t, int64_t>>(count), std::vector<uint8_t>(count, 1),
-                       std::vector<int32_t>(count, part.type_id)});
+        out.push_back({.encoding = {part.ids, std::vector<std::pair<int64_t, int64_t>>(count),
+                                    std::vector<uint8_t>(count, 1), std::vector<int32_t>(count, part.type_id)},
+                       .text = {},
+                       .spaces = {}});
       }
     }
     texts = std::move(out);
   }
-  if (texts.size() == 1) return std::move(texts[0]);
+  if (texts.size() == 1) return std::move(texts[0].encoding);
   Encoding joined;
-  for (const Encoding& text : texts) append(joined, text);
+  for (const TextEncoding& text : texts) append(joined, text.encoding);
   return joined;
 }
 

@@ -11,6 +11,19 @@
 
 namespace graft {
 
+// How many spaces a token begins and ends with, as byte-level models write them or plainly.
+struct EdgeSpaces {
+  uint32_t leading = 0, trailing = 0;
+};
+EdgeSpaces count_edge_spaces(std::string_view token);
+
+// One text on its way through the post-processors.
+struct TextEncoding {
+  Encoding encoding;
+  std::string_view text;
+  std::vector<EdgeSpaces> spaces;  // of each token, if PostProcessor::trims_spaces()
+};
+
 // The "post_processor" of a tokenizer.json: TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel, Sequence.
 class PostProcessor {
  public:
@@ -24,7 +37,8 @@ class PostProcessor {
   ~PostProcessor();
 
   // Joins one or two encodings (of texts "A" and "B") and puts the special tokens around them if wanted.
-  Encoding run(std::vector<Encoding> texts, bool add_special_tokens, const TokenOfId& token_of_id) const;
+  Encoding run(std::vector<TextEncoding> texts, bool add_special_tokens) const;
+  bool trims_spaces() const;
   // Throws Error for an id that token_of_id does not know.
   void check_ids(const TokenOfId& token_of_id, std::string_view where) const;
 

@@ -27,11 +27,8 @@ void apply_behavior(Behavior behavior, std::vector<Match>& matches) {
   size_t count = 0;
   bool previous = false;
   switch (behavior) {
-    case Behavior::kIsolated:
-      return;
-    case Behavior::kRemoved:
-      std::erase_if(matches, [](const Match& m) { return m.matched; });
-      return;
+    case Behavior::kIsolated: return;
+    case Behavior::kRemoved: std::erase_if(matches, [](const Match& m) { return m.matched; }); return;
     case Behavior::kContiguous:
     case Behavior::kMergedWithPrevious:
       for (const Match& m : std::vector<Match>(matches)) {
@@ -78,12 +75,6 @@ void find_chars(std::string_view text, std::vector<Match>& out, Predicate&& is_m
   }
   if (covered < text.size()) out.push_back({covered, text.size(), false});
 }
-
-bool is_ascii_sign(char32_t code) {
-  return (code >= 33 && code <= 47) || (code >= 58 && code <= 64) || (code >= 91 && code <= 96) ||
-         (code >= 123 && code <= 126);
-}
-bool is_punctuation(char32_t code) { return is_ascii_sign(code) || (char_class(code) & kCharPunctuation) != 0; }
 
 Piece whole(const AlignedText& text) { return {&text, 0, static_cast<uint32_t>(text.text().size()), text.shift()}; }
 
@@ -184,7 +175,7 @@ void PreTokenizer::add(const JsonField& field) {
     };
   } else if (type == "Punctuation") {
     if (const auto behavior = field.find("behavior")) step.behavior = read_behavior(*behavior);
-    step.find = [](std::string_view text, std::vector<Match>& out) { find_chars(text, out, is_punctuation); };
+    step.find = [](std::string_view text, std::vector<Match>& out) { find_chars(text, out, is_punctuation_char); };
   } else if (type == "WhitespaceSplit") {
     step.behavior = Behavior::kRemoved;
     step.find = [](std::string_view text, std::vector<Match>& out) { find_chars(text, out, is_space_char); };
@@ -213,7 +204,7 @@ void PreTokenizer::add(const JsonField& field) {
     step.find = [](std::string_view text, std::vector<Match>& out) { find_chars(text, out, is_space_char); };
     steps_.push_back(std::make_unique<Step>(std::move(step)));
     step = Step();
-    step.find = [](std::string_view text, std::vector<Match>& out) { find_chars(text, out, is_punctuation); };
+    step.find = [](std::string_view text, std::vector<Match>& out) { find_chars(text, out, is_punctuation_char); };
   } else {
     fail_hint(
         "graft reads ByteLevel, Split, Metaspace, Digits, Punctuation, Whitespace, WhitespaceSplit, BertPreTokenizer, "

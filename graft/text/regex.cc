@@ -17,7 +17,8 @@ constexpr std::string_view kSpaces =
     "\\t-\\r\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}";
 // Alphabetic, marks, decimal digits, connectors. PCRE2's \w lacks marks and takes all numbers.
 constexpr std::string_view kWord =
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{"
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{"
+    "1F150}-\\x{1F169}\\x{1F170}-\\x{"
     "1F189}";
 constexpr std::string_view kHex = "0-9A-Fa-f";
 
@@ -55,6 +56,16 @@ constexpr std::pair<std::string_view, std::string_view> kLongNames[] = {
     {"punct", "P"},
 };
 
+bool compiles(const std::string& pattern) {
+  int error = 0;
+  size_t offset = 0;
+  pcre2_code* code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF, &error, &offset, nullptr);
+  pcre2_code_free(code);
+  return code != nullptr;
+}
+
+// The name as PCRE2 has it. Script names stand for the script alone, not for its extensions as in newer PCRE2.
 std::string property_name(std::string_view name) {
   std::string plain;
   for (const char c : name) {
@@ -63,7 +74,8 @@ std::string property_name(std::string_view name) {
   for (const auto& [from, to] : kLongNames) {
     if (plain == from) return std::string(to);
   }
-  return std::string(name);
+  const std::string script = fmt::format("sc:{}", name);
+  return plain.size() > 2 && compiles("\\p{" + script + "}") ? script : std::string(name);
 }
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -105,6 +117,13 @@ class Translator {
     }
   }
 
+  // \b with Oniguruma's idea of a word.
+  void boundary(bool negated) {
+    const std::string word = "[" + std::string(kWord) + "]";
+    out_ += negated ? fmt::format("(?:(?<={0})(?={0})|(?<!{0})(?!{0}))", word)
+                    : fmt::format("(?:(?<={0})(?!{0})|(?<!{0})(?={0}))", word);
+  }
+
   void escape() {
     if (at_ + 1 >= pattern_.size()) {  // PCRE2 reports it
       out_ += pattern_[at_++];
@@ -113,21 +132,19 @@ class Translator {
     const char c = pattern_[at_ + 1];
     at_ += 2;
     switch (c) {
-      case 's':
-        set(kSpaces, false);
+      case 's': set(kSpaces, false); return;
+      case 'w': set(kWord, false); return;
+      case 'W': set(kWord, true); return;
+      case 'b':
+      case 'B':
+        if (in_class_) {
+          out_ += c == 'b' ? "\\x08" : "B";
+        } else {
+          boundary(c == 'B');
+        }
         return;
-      case 'w':
-        set(kWord, false);
-        return;
-      case 'W':
-        set(kWord, true);
-        return;
-      case 'h':
-        set(kHex, false);
-        return;
-      case 'H':
-        set(kHex, true);
-        return;
+      case 'h': set(kHex, false); return;
+      case 'H': set(kHex, true); return;
       case 'S':
         if (in_class_) {
           out_ += "\\S";  // but for U+180E the same
@@ -163,9 +180,7 @@ class Translator {
         at_ = close + 1;
         return;
       }
-      default:
-        out_ += '\\';
-        out_ += c;
+      default: out_ += '\\'; out_ += c;
     }
   }
 

@@ -36,7 +36,9 @@ TEST(Regex, EmptyMatches) {
 TEST(Regex, ReadsOnigurumaWhereItDiffers) {
   EXPECT_EQ(show("\\s", "a\u180Eb\u3000c"), "a\u180Eb[\u3000]c");
   EXPECT_EQ(show("[^\\s]+", "a\u180E b"), "[a\u180E] [b]");
-  EXPECT_EQ(show("\\w+", "e\u0301_1 ½"), "[e\u0301_1] ½");
+  EXPECT_EQ(show("\\w+", "e\u0301_1½ ①"), "[e\u0301_1½] ①");
+  EXPECT_EQ(show("\\b", "e\u0301x ①a"), "[]e\u0301x[] ①[]a[]");
+  EXPECT_EQ(show("\\p{Han}+", "中、ア"), "[中]、ア");  // the script, not its extensions
   EXPECT_EQ(show("\\h+", "xCAFE z"), "x[CAFE] z");
   EXPECT_EQ(show("a{,2}b", "aaab"), "a[aab]");
   EXPECT_EQ(show("a{1,2}+a", "aaaa"), "[aaaa]");  // repeats, is not possessive

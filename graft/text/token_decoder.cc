@@ -197,7 +197,7 @@ std::string TokenDecoder::decode(std::vector<std::string> tokens) const {
     }
     return out;
   }
-  size_t max_bytes = size_t{1} << 20;
+  size_t max_bytes = 4096;
   for (const std::string& token : tokens) max_bytes += 32 * token.size();
   for (const auto& step : steps_) step->run(tokens, max_bytes);
   fuse(tokens);

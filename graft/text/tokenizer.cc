@@ -29,9 +29,14 @@ struct Tokenizer::Impl {
     return [this](int32_t id) { return token(id); };
   }
 
-  Encoding encode(std::string_view text, const EncodeOptions& options) const;
-  void encode_section(std::string_view text, size_t begin, const EncodeOptions& options, Encoding& out) const;
-  void encode_pieces(AlignedText& text, size_t begin, size_t end, bool skip_prefix, Encoding& out) const;
+  TextEncoding encode(std::string_view text, const EncodeOptions& options) const;
+  void encode_section(std::string_view text, size_t begin, const EncodeOptions& options, TextEncoding& out) const;
+  void encode_pieces(AlignedText& text, size_t begin, size_t end, bool skip_prefix, TextEncoding& out) const;
+  void put(TextEncoding& out, int32_t id, Span span, std::string_view written) const {
+    out.encoding.ids.push_back(id);
+    out.encoding.byte_offsets.emplace_back(span.begin, span.end);
+    if (trims_spaces) out.spaces.push_back(count_edge_spaces(written));
+  }
 
   std::string file;
   Normalizer normalizer;
@@ -41,6 +46,7 @@ struct Tokenizer::Impl {
   TokenDecoder decoder;
   AddedTokens added;
   int32_t max_id = -1;
+  bool trims_spaces = false;
 };
 
 namespace {
@@ -58,11 +64,6 @@ Bpe read_model(const JsonField& model) {
   return Bpe(model);
 }
 
-void add_token_to(Encoding& out, int32_t id, Span span) {
-  out.ids.push_back(id);
-  out.byte_offsets.emplace_back(span.begin, span.end);
-}
-
 }  // namespace
 
 Tokenizer::Impl::Impl(const JsonField& root, const TokenizerConfig& config)
@@ -76,6 +77,7 @@ Tokenizer::Impl::Impl(const JsonField& root, const TokenizerConfig& config)
   read_added_tokens(root, config);
   added.build(normalizer, file);
   post_processor.check_ids(tokens(), file);
+  trims_spaces = post_processor.trims_spaces();
 }
 
 void Tokenizer::Impl::read_added_tokens(const JsonField& root, const TokenizerConfig& config) {
@@ -130,15 +132,14 @@ namespace {
 
 // Does [begin, end) share a byte with one of the ascending ranges?
 bool touches(std::span<const std::pair<int64_t, int64_t>> ranges, size_t begin, size_t end) {
-  const auto after = std::partition_point(ranges.begin(), ranges.end(), [&](const auto& r) {
-    return r.second <= static_cast<int64_t>(begin);
-  });
+  const auto after = std::partition_point(ranges.begin(), ranges.end(),
+                                          [&](const auto& r) { return r.second <= static_cast<int64_t>(begin); });
   return after != ranges.end() && after->first < static_cast<int64_t>(end);
 }
 
 }  // namespace
 
-Encoding Tokenizer::Impl::encode(std::string_view text, const EncodeOptions& options) const {
+TextEncoding Tokenizer::Impl::encode(std::string_view text, const EncodeOptions& options) const {
   if (text.size() > INT32_MAX) {
     fail_hint("split it", "a text of {} bytes to tokenize, expected at most {}", text.size(), INT32_MAX);
   }
@@ -146,9 +147,10 @@ Encoding Tokenizer::Impl::encode(std::string_view text, const EncodeOptions& opt
     fail_hint("convert it to UTF-8", "a text to tokenize is not UTF-8 at byte {} ('{}')", bad,
               printable(text.substr(bad, 8)));
   }
-  Encoding out;
-  out.ids.reserve(text.size() / 4 + 8);
-  out.byte_offsets.reserve(text.size() / 4 + 8);
+  TextEncoding out;
+  out.text = text;
+  out.encoding.ids.reserve(text.size() / 4 + 8);
+  out.encoding.byte_offsets.reserve(text.size() / 4 + 8);
   std::vector<AddedTokens::Section> sections;
   AddedTokens::Refuse refuse;
   if (!options.user_text.empty()) {
@@ -157,18 +159,19 @@ Encoding Tokenizer::Impl::encode(std::string_view text, const EncodeOptions& opt
   added.find(text, /*normalized=*/false, options.parse_special_tokens, sections, refuse);
   for (const auto& section : sections) {
     if (section.id >= 0) {
-      add_token_to(out, section.id, {static_cast<uint32_t>(section.begin), static_cast<uint32_t>(section.end)});
+      put(out, section.id, {static_cast<uint32_t>(section.begin), static_cast<uint32_t>(section.end)},
+          text.substr(section.begin, section.end - section.begin));
     } else {
       encode_section(text.substr(section.begin, section.end - section.begin), section.begin, options, out);
     }
   }
-  out.special_mask.assign(out.ids.size(), 0);
+  out.encoding.special_mask.assign(out.encoding.ids.size(), 0);
   return out;
 }
 
 // Text between tokens of the first pass: normalize, cut out the tokens of the second pass.
 void Tokenizer::Impl::encode_section(std::string_view original, size_t begin, const EncodeOptions& options,
-                                     Encoding& out) const {
+                                     TextEncoding& out) const {
   const bool continues = options.continuation && begin == 0;
   AlignedText text(original, static_cast<uint32_t>(begin));
   normalizer.normalize(text, continues);
@@ -184,7 +187,8 @@ void Tokenizer::Impl::encode_section(std::string_view original, size_t begin, co
   added.find(text.text(), /*normalized=*/true, options.parse_special_tokens, sections, refuse);
   for (const auto& section : sections) {
     if (section.id >= 0) {
-      add_token_to(out, section.id, text.span(section.begin, section.end));
+      put(out, section.id, text.span(section.begin, section.end),
+          text.text().substr(section.begin, section.end - section.begin));
     } else {
       encode_pieces(text, section.begin, section.end, continues && section.begin == 0, out);
     }
@@ -192,7 +196,7 @@ void Tokenizer::Impl::encode_section(std::string_view original, size_t begin, co
 }
 
 void Tokenizer::Impl::encode_pieces(AlignedText& text, size_t begin, size_t end, bool skip_prefix,
-                                    Encoding& out) const {
+                                    TextEncoding& out) const {
   const bool bytes = model->takes_bytes() && pre_tokenizer.ends_in_byte_level();
   const Piece all{&text, 0, static_cast<uint32_t>(text.text().size()), text.shift()};
   std::vector<Piece> pieces{all.slice(begin, end)};
@@ -206,7 +210,9 @@ void Tokenizer::Impl::encode_pieces(AlignedText& text, size_t begin, size_t end,
     const size_t size = piece.end - piece.begin;
     for (const Symbol& symbol : symbols) {
       const size_t to = std::min<size_t>(at + symbol.length, size);
-      add_token_to(out, symbol.id, piece.span(at, to));
+      Span span = piece.span(std::min(at, size - 1), to);
+      if (at == size) span.begin = span.end;  // the byte tokens of a prefix or suffix stand for nothing
+      put(out, symbol.id, span, trims_spaces ? *model->vocabulary().token(symbol.id) : "");
       at = to;
     }
   }
@@ -254,16 +260,16 @@ Tokenizer Tokenizer::load(const std::string& folder) {
 }
 
 Encoding Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
-  std::vector<Encoding> texts;
+  std::vector<TextEncoding> texts;
   texts.push_back(impl_->encode(text, options));
-  return impl_->post_processor.run(std::move(texts), options.add_special_tokens, impl_->tokens());
+  return impl_->post_processor.run(std::move(texts), options.add_special_tokens);
 }
 
 Encoding Tokenizer::encode_pair(std::string_view a, std::string_view b, const EncodeOptions& options) const {
-  std::vector<Encoding> texts;
+  std::vector<TextEncoding> texts;
   texts.push_back(impl_->encode(a, options));
   texts.push_back(impl_->encode(b, options));
-  return impl_->post_processor.run(std::move(texts), options.add_special_tokens, impl_->tokens());
+  return impl_->post_processor.run(std::move(texts), options.add_special_tokens);
 }
 
 std::vector<int32_t> Tokenizer::encode_ids(std::string_view text, const EncodeOptions& options) const {
@@ -274,9 +280,11 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
   for (const int32_t id : ids) {
-    const auto token = impl_->token(id);
-    if (!token || (skip_special_tokens && impl_->added.is_special_content(*token))) continue;
-    tokens.emplace_back(*token);
+    if (const AddedToken* added = impl_->added.by_id(id)) {
+      if (!skip_special_tokens || !added->special) tokens.push_back(added->shown);
+    } else if (const auto token = impl_->model->vocabulary().token(id)) {
+      if (!skip_special_tokens || !impl_->added.is_special_content(*token)) tokens.emplace_back(*token);
+    }
   }
   return impl_->decoder.decode(std::move(tokens));
 }

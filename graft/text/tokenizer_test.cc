@@ -164,6 +164,22 @@ TEST(Tokenizer, OffsetsCoverTheText) {
   }
 }
 
+// GPT-2's post-processor takes spaces out of offsets, except the one that a pre-tokenizer put there.
+TEST(Tokenizer, TrimsOffsets) {
+  Json json = parse_json(R"({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": true},
+    "post_processor": {"type": "ByteLevel", "trim_offsets": true, "add_prefix_space": true},
+    "model": {"type": "BPE", "vocab": {"\u0120": 0, "a": 1, "\u0120a": 2, "\u00C3": 3, "\u00A9": 4, "\u0120\u00C3": 5},
+              "merges": ["\u0120 a", "\u0120 \u00C3"]}})",
+                         "test");
+  const auto offsets = [&](std::string_view text) {
+    return Tokenizer::from_json(json.dump(), "tokenizer.json").encode(text).byte_offsets;
+  };
+  EXPECT_EQ(offsets("a a é"), (Offsets{{0, 1}, {2, 3}, {4, 6}, {4, 6}}));
+  EXPECT_EQ(offsets("é"), (Offsets{{0, 2}, {0, 2}}));
+  json["post_processor"]["add_prefix_space"] = false;
+  EXPECT_EQ(offsets("é"), (Offsets{{2, 2}, {0, 2}}));  // by characters: never into the middle of one
+}
+
 TEST(Tokenizer, RefusesTextThatIsNotUtf8) {
   const Tokenizer tokenizer = qwen();
   try {

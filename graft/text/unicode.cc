@@ -46,12 +46,98 @@ bool eight_ascii(const char* p) {
   return (word & 0x8080808080808080ull) == 0;
 }
 
+struct CodeRange {
+  char32_t first, last;
+};
+template <typename Range, size_t kCount>
+const Range* find_range(const Range (&ranges)[kCount], char32_t code) {
+  const Range* after = std::upper_bound(std::begin(ranges), std::end(ranges), code,
+                                        [](char32_t c, const Range& range) { return c < range.first; });
+  return after != std::begin(ranges) && code <= (after - 1)->last ? after - 1 : nullptr;
+}
+
+// The reference library mixes versions of Unicode; where they matter graft follows it. Its regexes know Unicode 16: these
+// are the letters, marks, numbers and punctuation that a utf8proc of Unicode 15 calls unassigned.
+struct ClassRange {
+  char32_t first, last;
+  uint16_t bits;
+};
+constexpr ClassRange kSinceUnicode15[] = {{0x897, 0x897, kCharMark},
+                                          {0x1B4E, 0x1B4F, kCharPunctuation},
+                                          {0x1B7F, 0x1B7F, kCharPunctuation},
+                                          {0x1C89, 0x1C8A, kCharLetter},
+                                          {0xA7CB, 0xA7CD, kCharLetter},
+                                          {0xA7DA, 0xA7DC, kCharLetter},
+                                          {0x105C0, 0x105F3, kCharLetter},
+                                          {0x10D40, 0x10D49, kCharNumber | kCharDecimal},
+                                          {0x10D4A, 0x10D65, kCharLetter},
+                                          {0x10D69, 0x10D6D, kCharMark},
+                                          {0x10D6E, 0x10D6E, kCharPunctuation},
+                                          {0x10D6F, 0x10D85, kCharLetter},
+                                          {0x10EC2, 0x10EC4, kCharLetter},
+                                          {0x10EFC, 0x10EFC, kCharMark},
+                                          {0x11380, 0x11389, kCharLetter},
+                                          {0x1138B, 0x1138B, kCharLetter},
+                                          {0x1138E, 0x1138E, kCharLetter},
+                                          {0x11390, 0x113B5, kCharLetter},
+                                          {0x113B7, 0x113B7, kCharLetter},
+                                          {0x113B8, 0x113C0, kCharMark},
+                                          {0x113C2, 0x113C2, kCharMark},
+                                          {0x113C5, 0x113C5, kCharMark},
+                                          {0x113C7, 0x113CA, kCharMark},
+                                          {0x113CC, 0x113D0, kCharMark},
+                                          {0x113D1, 0x113D1, kCharLetter},
+                                          {0x113D2, 0x113D2, kCharMark},
+                                          {0x113D3, 0x113D3, kCharLetter},
+                                          {0x113D4, 0x113D5, kCharPunctuation},
+                                          {0x113D7, 0x113D8, kCharPunctuation},
+                                          {0x113E1, 0x113E2, kCharMark},
+                                          {0x116D0, 0x116E3, kCharNumber | kCharDecimal},
+                                          {0x11BC0, 0x11BE0, kCharLetter},
+                                          {0x11BE1, 0x11BE1, kCharPunctuation},
+                                          {0x11BF0, 0x11BF9, kCharNumber | kCharDecimal},
+                                          {0x11F5A, 0x11F5A, kCharMark},
+                                          {0x13460, 0x143FA, kCharLetter},
+                                          {0x16100, 0x1611D, kCharLetter},
+                                          {0x1611E, 0x1612F, kCharMark},
+                                          {0x16130, 0x16139, kCharNumber | kCharDecimal},
+                                          {0x16D40, 0x16D6C, kCharLetter},
+                                          {0x16D6D, 0x16D6F, kCharPunctuation},
+                                          {0x16D70, 0x16D79, kCharNumber | kCharDecimal},
+                                          {0x18CFF, 0x18CFF, kCharLetter},
+                                          {0x1CCF0, 0x1CCF9, kCharNumber | kCharDecimal},
+                                          {0x1E5D0, 0x1E5ED, kCharLetter},
+                                          {0x1E5EE, 0x1E5EF, kCharMark},
+                                          {0x1E5F0, 0x1E5F0, kCharLetter},
+                                          {0x1E5F1, 0x1E5FA, kCharNumber | kCharDecimal},
+                                          {0x1E5FF, 0x1E5FF, kCharPunctuation},
+                                          {0x2EBF0, 0x2EE5D, kCharLetter}};
+
+// Its normal forms know Unicode 11 and leave these alone.
+constexpr CodeRange kLaterDecompositions[] = {{0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},   {0xAB69, 0xAB69},
+                                              {0x10781, 0x107BA}, {0x11938, 0x11938}, {0x1E030, 0x1E06D},
+                                              {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9}};
+
+// Its list of punctuation ends at Unicode 8.
+constexpr CodeRange kLaterPunctuation[] = {
+    {0x61D, 0x61D},     {0x9FD, 0x9FD},     {0xA76, 0xA76},     {0xC77, 0xC77},     {0xC84, 0xC84},
+    {0x166D, 0x166D},   {0x1B7D, 0x1B7E},   {0x2E43, 0x2E4F},   {0x2E52, 0x2E5D},   {0x10EAD, 0x10EAD},
+    {0x10F55, 0x10F59}, {0x10F86, 0x10F89}, {0x111C9, 0x111C9}, {0x1144B, 0x1144F}, {0x1145A, 0x1145B},
+    {0x1145D, 0x1145D}, {0x11660, 0x1166C}, {0x116B9, 0x116B9}, {0x1183B, 0x1183B}, {0x11944, 0x11946},
+    {0x119E2, 0x119E2}, {0x11A3F, 0x11A46}, {0x11A9A, 0x11A9C}, {0x11A9E, 0x11AA2}, {0x11B00, 0x11B09},
+    {0x11C41, 0x11C45}, {0x11C70, 0x11C71}, {0x11EF7, 0x11EF8}, {0x11F43, 0x11F4F}, {0x11FFF, 0x11FFF},
+    {0x12FF1, 0x12FF2}, {0x16E97, 0x16E9A}, {0x16FE2, 0x16FE2}, {0x1E95E, 0x1E95F}};
+
 int combining_class(char32_t code) {
   return utf8proc_get_property(static_cast<utf8proc_int32_t>(code))->combining_class;
 }
 
 // Full decomposition of one character; a character without one gives itself.
 size_t decompose(char32_t code, bool compatibility, std::array<utf8proc_int32_t, 32>& out) {
+  if (code >= 0x32FF && find_range(kLaterDecompositions, code) != nullptr) {
+    out[0] = static_cast<utf8proc_int32_t>(code);
+    return 1;
+  }
   const int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatibility ? UTF8PROC_COMPAT : 0);
   int boundary = 0;
   const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(code), out.data(),
@@ -69,7 +155,8 @@ char32_t compose(char32_t first, char32_t second) {
   utf8proc_int32_t pair[3] = {static_cast<utf8proc_int32_t>(first), static_cast<utf8proc_int32_t>(second), 0};
   const auto length =
       utf8proc_normalize_utf32(pair, 2, static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
-  return length == 1 ? static_cast<char32_t>(pair[0]) : 0;
+  if (length != 1 || find_range(kLaterDecompositions, static_cast<char32_t>(pair[0])) != nullptr) return 0;
+  return static_cast<char32_t>(pair[0]);
 }
 
 // Characters that a normal form may change or join to what stands before them. One bit per form.
@@ -227,42 +314,38 @@ uint16_t unicode_class(char32_t code) {
     case UTF8PROC_CATEGORY_LL:
     case UTF8PROC_CATEGORY_LT:
     case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-      bits = kCharLetter;
-      break;
+    case UTF8PROC_CATEGORY_LO: bits = kCharLetter; break;
     case UTF8PROC_CATEGORY_MN:
     case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME:
-      bits = kCharMark;
-      break;
-    case UTF8PROC_CATEGORY_ND:
-      bits = kCharNumber | kCharDecimal;
-      break;
+    case UTF8PROC_CATEGORY_ME: bits = kCharMark; break;
+    case UTF8PROC_CATEGORY_ND: bits = kCharNumber | kCharDecimal; break;
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO:
-      bits = kCharNumber;
-      break;
-    case UTF8PROC_CATEGORY_PC:
-      bits = kCharPunctuation | kCharConnector;
-      break;
+    case UTF8PROC_CATEGORY_NO: bits = kCharNumber; break;
+    case UTF8PROC_CATEGORY_PC: bits = kCharPunctuation | kCharConnector; break;
     case UTF8PROC_CATEGORY_PD:
     case UTF8PROC_CATEGORY_PS:
     case UTF8PROC_CATEGORY_PE:
     case UTF8PROC_CATEGORY_PI:
     case UTF8PROC_CATEGORY_PF:
-    case UTF8PROC_CATEGORY_PO:
-      bits = kCharPunctuation;
-      break;
+    case UTF8PROC_CATEGORY_PO: bits = kCharPunctuation; break;
     case UTF8PROC_CATEGORY_ZS:
     case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
-      bits = kCharSpace;
-      break;  // all of Z has White_Space
-    default:
+    case UTF8PROC_CATEGORY_ZP: bits = kCharSpace; break;  // all of Z has White_Space
+    case UTF8PROC_CATEGORY_CN:
+      if (const ClassRange* range = find_range(kSinceUnicode15, code)) bits = range->bits;
       break;
+    default: break;
   }
   if ((code >= 9 && code <= 13) || code == 0x85) bits |= kCharSpace;
   return bits;
+}
+
+bool is_punctuation_char(char32_t code) {
+  if (code < 128) {  // all ASCII signs, also those of categories S
+    return (code >= 33 && code <= 47) || (code >= 58 && code <= 64) || (code >= 91 && code <= 96) ||
+           (code >= 123 && code <= 126);
+  }
+  return (char_class(code) & kCharPunctuation) != 0 && find_range(kLaterPunctuation, code) == nullptr;
 }
 
 bool is_word_char(char32_t code) {

@@ -65,7 +65,8 @@ inline constexpr std::array<uint8_t, 128> kAsciiClasses = [] {
   return table;
 }();
 inline uint16_t char_class(char32_t code) { return code < 128 ? kAsciiClasses[code] : unicode_class(code); }
-bool is_word_char(char32_t code);  // \w: letters, marks, decimal digits, letter numbers, connectors, joiners
+bool is_punctuation_char(char32_t code);  // ASCII signs and P*, as BERT splits at them
+bool is_word_char(char32_t code);         // \w: letters, marks, decimal digits, letter numbers, connectors, joiners
 inline bool is_space_char(char32_t code) { return (char_class(code) & kCharSpace) != 0; }
 
 // Lowercase mapping of one character (Unicode's full mapping; only U+0130 gives two characters).
