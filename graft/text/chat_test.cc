@@ -493,9 +493,18 @@ class PeakMemory {
 };
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kPatience = 3;
+#define GRAFT_TEST_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define GRAFT_TEST_SANITIZED 1
+#endif
+#endif
+#ifdef GRAFT_TEST_SANITIZED  // slower, and its own bookkeeping and freed memory are resident too
+constexpr int kPatience = 6;
+constexpr bool kCountsMemory = false;
 #else
 constexpr int kPatience = 1;
+constexpr bool kCountsMemory = true;
 #endif
 
 TEST(Chat, HostileTemplates) {
@@ -507,7 +516,9 @@ TEST(Chat, HostileTemplates) {
     test::expect_verdict(c, [&](const std::string& folder) { ChatFormat::load(folder).render(c.raw["messages"]); });
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     EXPECT_LE(seconds, c.raw["limit"]["seconds"].get<double>() * kPatience) << c.id;
-    EXPECT_LE(PeakMemory::bytes("VmHWM") - before, (c.raw["limit"]["mb"].get<int64_t>() << 20) * kPatience) << c.id;
+    if (kCountsMemory) {
+      EXPECT_LE(PeakMemory::bytes("VmHWM") - before, c.raw["limit"]["mb"].get<int64_t>() << 20) << c.id;
+    }
   }
 }
 
@@ -588,7 +599,9 @@ TEST(Chat, HostileTemplatesOfOurOwn) {
     const std::string name = source.substr(0, 120);
     EXPECT_NE(error, "") << name;
     EXPECT_LE(seconds, 1.0 * kPatience) << name << ": " << error;
-    EXPECT_LE((PeakMemory::bytes("VmHWM") - before) >> 20, 64 * kPatience) << name << ": " << error;
+    if (kCountsMemory) {
+      EXPECT_LE((PeakMemory::bytes("VmHWM") - before) >> 20, 64) << name << ": " << error;
+    }
   }
 }
 
