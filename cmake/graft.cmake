@@ -75,6 +75,21 @@ function(graft_layer name)
   endif()
 endfunction()
 
+# The commit, for graft --version. Only version.cc sees it, so a commit recompiles one file.
+function(graft_git_id)
+  execute_process(COMMAND git describe --always --dirty WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} OUTPUT_VARIABLE id
+    OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  execute_process(COMMAND git rev-parse --git-path logs/HEAD WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} OUTPUT_VARIABLE log
+    OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  if(id)
+    set_source_files_properties(graft/cli/version.cc PROPERTIES COMPILE_DEFINITIONS "GRAFT_GIT_ID=\"${id}\"")
+  endif()
+  get_filename_component(log "${log}" ABSOLUTE BASE_DIR ${CMAKE_SOURCE_DIR})
+  if(log AND EXISTS ${log} AND NOT IS_DIRECTORY ${log})
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${log})  # configure again after a commit
+  endif()
+endfunction()
+
 function(graft_install)
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/examples/demo DESTINATION ${CMAKE_INSTALL_DATADIR}/graft/examples)
   install(FILES ${CMAKE_SOURCE_DIR}/README.md ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

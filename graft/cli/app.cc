@@ -36,20 +36,23 @@ int run_graft(int argc, char** argv) {
     print_error(e.what(), e.hint());
     return 2;
   }
+  const auto where_to_look = [&app] {
+    const CLI::App* at = &app;
+    for (const CLI::App* sub : app.get_subcommands()) at = sub;
+    return fmt::format("{} --help shows the flags", at == &app ? "graft" : "graft " + at->get_name());
+  };
   try {
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::Success& e) {
     return app.exit(e);  // --help, --version
   } catch (const CLI::ParseError& e) {
-    const CLI::App* at = &app;
-    for (const CLI::App* sub : app.get_subcommands()) at = sub;
-    print_error(e.what(), fmt::format("{} --help shows the flags", at == &app ? "graft" : "graft " + at->get_name()));
+    print_error(e.what(), where_to_look());
     return 2;
   } catch (const ExitCode& e) {
     return e.code;
   } catch (const UsageError& e) {
-    print_error(e.what(), "");
+    print_error(e.what(), where_to_look());
     return 2;
   } catch (const Interrupted& e) {
     fmt::print(stderr, "{}\n", e.what());

@@ -76,7 +76,15 @@ Json result_json(const TrainResult& r) {
 }
 
 void run_train(TrainConfig& config) {
-  if (!config.config.empty()) read_train_toml(config, config.config);
+  if (!config.config.empty()) {
+    read_train_toml(config, config.config);
+  } else {  // the command line alone shows what is missing
+    std::string missing;
+    for (const auto& [flag, value] : {std::pair{"--model", &config.model}, {"--data", &config.data}, {"--out", &config.out}}) {
+      if (value->empty()) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", flag);
+    }
+    if (!missing.empty()) throw UsageError(missing + " missing: give it, or a --config that holds it");
+  }
   CommonFlags common;
   common.threads = static_cast<int>(config.threads);
   common.quiet = config.quiet, common.verbose = config.verbose;
