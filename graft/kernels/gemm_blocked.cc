@@ -282,7 +282,7 @@ void pack_f32(Context& context, View<const float, 2> x, int64_t row_begin, int64
   const int64_t in = x.extent(1);
   context.pool().parallel(ceil_div(rows, 16), [&](int64_t task, int) {
     for (int64_t t = task * 16; t < std::min(rows, task * 16 + 16); ++t) {
-      std::memcpy(packed + t * stride, x.row(row_begin + t), static_cast<size_t>(in) * sizeof(float));
+      std::copy_n(x.row(row_begin + t), in, packed + t * stride);
       if (rounded) round_to_bf16(packed + t * stride, in);
     }
   });
