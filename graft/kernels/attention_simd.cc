@@ -1,12 +1,14 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "graft/kernels/attention_simd.cc"  // this file
+// clang-format off
 #include "graft/kernels/simd.h"
-// Targets first.
-#include "graft/kernels/attention_plan.h"
-#include "graft/kernels/attention_tile_inl.h"
-#include "graft/kernels/math_inl.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "graft/kernels/attention_tile_inl.h"
+#include "graft/kernels/math_inl.h"
+// clang-format on
+
+#include "graft/kernels/attention_plan.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {

@@ -1,10 +1,12 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "graft/kernels/rope_simd.cc"  // this file
+// clang-format off
 #include "graft/kernels/simd.h"
-// Targets first.
-#include "graft/kernels/rope_table.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+// clang-format on
+
+#include "graft/kernels/rope_table.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
