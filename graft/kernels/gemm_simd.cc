@@ -4,6 +4,7 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
+#include "graft/base/float16.h"
 #include "graft/kernels/gemm_table.h"
 
 #undef GRAFT_UNROLL  // loops over registers must vanish: an array of vectors that is indexed at run time lives in memory
@@ -449,22 +450,49 @@ void transpose_f32(const float* HWY_RESTRICT panel, int64_t n, int64_t columns, 
   }
 }
 
-void transpose_rows(const float* HWY_RESTRICT rows, int64_t row_stride, int64_t count, int64_t n, float* HWY_RESTRICT out) noexcept {
-  const auto* from = reinterpret_cast<const uint32_t*>(rows);
-  for (int64_t j = 0; j < count; j += 4) {
+void transpose_words(const uint32_t* HWY_RESTRICT rows, int64_t row_stride, int64_t count, int64_t n, uint32_t* HWY_RESTRICT out,
+                     int64_t out_stride) noexcept {
+  int64_t j = 0;
+  for (; j + 4 <= count; j += 4) {
     int64_t k = 0;
-    if (j + 4 <= count) {
-      for (; k + 4 <= n; k += 4) {
-        V4 r[4];
-        for (int64_t i = 0; i < 4; ++i) r[i] = hn::LoadU(d4, from + (j + i) * row_stride + k);
-        transpose4(r[0], r[1], r[2], r[3]);
-        for (int64_t i = 0; i < 4; ++i) hn::StoreU(hn::BitCast(f4, r[i]), f4, out + (k + i) * 64 + j);
-      }
+    for (; k + 4 <= n; k += 4) {
+      V4 r[4];
+      for (int64_t i = 0; i < 4; ++i) r[i] = hn::LoadU(d4, rows + (j + i) * row_stride + k);
+      transpose4(r[0], r[1], r[2], r[3]);
+      for (int64_t i = 0; i < 4; ++i) hn::StoreU(r[i], d4, out + (k + i) * out_stride + j);
     }
     for (; k < n; ++k) {
-      for (int64_t i = 0; i < 4; ++i) out[k * 64 + j + i] = j + i < count ? rows[(j + i) * row_stride + k] : 0.0f;
+      for (int64_t i = 0; i < 4; ++i) out[k * out_stride + j + i] = rows[(j + i) * row_stride + k];
     }
   }
+  for (; j < count; ++j) {
+    for (int64_t k = 0; k < n; ++k) out[k * out_stride + j] = rows[j * row_stride + k];
+  }
+}
+
+void transpose_rows(const float* rows, int64_t row_stride, int64_t count, int64_t n, float* out) noexcept {
+  transpose_words(reinterpret_cast<const uint32_t*>(rows), row_stride, count, n, reinterpret_cast<uint32_t*>(out), 64);
+  const int64_t end = (count + 15) / 16 * 16;  // lanes that are multiplied too
+  for (int64_t k = 0; k < n; ++k) {
+    for (int64_t j = count; j < end; ++j) out[k * 64 + j] = 0.0f;
+  }
+}
+
+// To nearest even; NaN stays NaN (float16.h).
+void round_bf16(const float* HWY_RESTRICT x, int64_t n, uint16_t* HWY_RESTRICT out) noexcept {
+  const hn::Rebind<uint16_t, decltype(du)> dh;
+  const hn::RebindToSigned<decltype(du)> di;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const VF value = hn::LoadU(df, x + i);
+    const VU bits = hn::BitCast(du, value);
+    const VU odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
+    const VU rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(du, 0x7FFF)), odd));
+    const VU nan = hn::Or(hn::ShiftRight<16>(bits), hn::Set(du, 0x40));
+    const VU result = hn::IfThenElse(hn::RebindMask(du, hn::Eq(value, value)), rounded, nan);
+    hn::StoreU(hn::DemoteTo(dh, hn::BitCast(di, result)), dh, out + i);
+  }
+  for (; i < n; ++i) out[i] = to_bf16(x[i]).bits;
 }
 
 // --------------------------------------------------------------------------------------------------------------------- epilogue
@@ -519,7 +547,8 @@ void dora_block(const float* w, const float* update, int64_t rows, int64_t n, fl
 }
 
 constexpr GemmTable kGemmTable = {tile,           tile_transposed, panels,        panels_at_once, panels_f32, panels_f32_at_once,
-                                  widen,          transpose_pairs, transpose_f32, transpose_rows, finish,     dora_block};
+                                  widen,          transpose_pairs, transpose_f32, transpose_rows, transpose_words,
+                                  round_bf16,     finish,          dora_block};
 
 }  // namespace
 }  // namespace graft::HWY_NAMESPACE

@@ -38,6 +38,10 @@ struct GemmTable {
   // B[i][j] = rows[j * row_stride + i]: n summed entries, `count` <= 64 outputs from plain rows.
   void (*transpose_rows)(const float* rows, int64_t row_stride, int64_t count, int64_t n, float* out) noexcept;
 
+  // For packing weights (weight.cc): out[i * out_stride + j] = rows[j * row_stride + i], j < count, i < n; and rounding to bf16.
+  void (*transpose_words)(const uint32_t* rows, int64_t row_stride, int64_t count, int64_t n, uint32_t* out, int64_t out_stride) noexcept;
+  void (*round_bf16)(const float* x, int64_t n, uint16_t* out) noexcept;
+
   // y[j] = c[j] * scale (where != 1) + bias[j] (where not null) + residual[j] (where not null), j < n, for every row.
   void (*finish)(const float* c, int64_t c_stride, int64_t rows, int64_t n, float scale, const float* bias, const float* residual,
                  int64_t residual_stride, float* y, int64_t y_stride) noexcept;

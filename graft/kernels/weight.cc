@@ -5,9 +5,11 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "graft/base/error.h"
 #include "graft/base/float16.h"
+#include "graft/kernels/gemm_table.h"
 
 namespace graft {
 namespace {
@@ -75,6 +77,10 @@ void widen(DType type, const std::byte* p, int64_t n, bool odd, const std::array
       }
       return;
     case DType::kF32:
+      if constexpr (std::is_same_v<To, float>) {
+        std::memcpy(out, p, static_cast<size_t>(n) * sizeof(float));
+        return;
+      }
       for (int64_t i = 0; i < n; ++i) out[i] = static_cast<To>(load<float>(p + 4 * i));
       return;
     case DType::kBF16:
@@ -134,6 +140,7 @@ void Weight::pack_rows(Context& context, int64_t first_row, int64_t num_rows, DT
   const int64_t element = dtype_bits(source_type) / 8, in = in_features_;
   const bool is_f8 = element == 1;
   const std::array<float, 256> f8 = is_f8 ? f8_table(source_type) : std::array<float, 256>{};
+  const GemmTable* const table = gemm_simd();  // null: plain loops
   const int64_t first_panel = first_row / kPanelRows, end_panel = (first_row + num_rows - 1) / kPanelRows + 1;
 
   if (type_ == DType::kF64) {
@@ -149,6 +156,7 @@ void Weight::pack_rows(Context& context, int64_t first_row, int64_t num_rows, DT
     union {
       float f32[kPanelRows][kChunkColumns];
       uint16_t u16[kPanelRows][kChunkColumns];
+      uint32_t u32[kPanelRows][kChunkColumns / 2];
     } block;
     for (int64_t k0 = 0; k0 < in; k0 += kChunkColumns) {
       const int64_t n = std::min(kChunkColumns, in - k0);
@@ -160,6 +168,12 @@ void Weight::pack_rows(Context& context, int64_t first_row, int64_t num_rows, DT
         for (int64_t sub = begin; sub < end;) {  // the two 32-row panels
           const int64_t sub_end = std::min(end, (sub / 32 + 1) * 32);
           float* base = to + (sub / 32 * in + k0) * 32 + sub % 32;
+          if (table != nullptr) {
+            table->transpose_words(reinterpret_cast<const uint32_t*>(block.f32[sub - begin]), kChunkColumns, sub_end - sub, n,
+                                   reinterpret_cast<uint32_t*>(base), 32);
+            sub = sub_end;
+            continue;
+          }
           for (int64_t k = 0; k < n; ++k) {
             for (int64_t row = sub; row < sub_end; ++row) base[k * 32 + row - sub] = block.f32[row - begin][k];
           }
@@ -175,11 +189,19 @@ void Weight::pack_rows(Context& context, int64_t first_row, int64_t num_rows, DT
         } else {
           float values[kChunkColumns];
           widen(source_type, p, n, true, f8, values);
-          for (int64_t k = 0; k < n; ++k) line[k] = type_ == DType::kBF16 ? to_bf16(values[k]).bits : to_f16(values[k]).bits;
+          if (type_ == DType::kBF16 && table != nullptr) {
+            table->round_bf16(values, n, line);
+          } else {
+            for (int64_t k = 0; k < n; ++k) line[k] = type_ == DType::kBF16 ? to_bf16(values[k]).bits : to_f16(values[k]).bits;
+          }
         }
         if (n % 2 != 0) line[n] = 0;
       }
       auto* to = reinterpret_cast<uint32_t*>(data_.data()) + (panel * ((in + 1) / 2) + k0 / 2) * kPanelRows + begin % kPanelRows;
+      if (table != nullptr) {  // a pair is one word, low half first (little endian)
+        table->transpose_words(block.u32[0], kChunkColumns / 2, end - begin, (n + 1) / 2, to, kPanelRows);
+        continue;
+      }
       for (int64_t pair = 0; pair < (n + 1) / 2; ++pair) {
         for (int64_t row = 0; row < end - begin; ++row) {
           to[pair * kPanelRows + row] = static_cast<uint32_t>(block.u16[row][2 * pair]) |

@@ -14,6 +14,7 @@
 namespace graft {
 namespace {
 
+using test::Matrix;
 using test::rounded;
 
 TEST(Weight, RoundTripFromEveryFloatType) {
@@ -67,6 +68,31 @@ TEST(Weight, PacksInPiecesLikeAtOnce) {
     std::vector<float> some(static_cast<size_t>(3 * in));
     whole.unpack_rows(context, 63, 3, some.data());
     for (size_t i = 0; i < some.size(); ++i) ASSERT_EQ(some[i], rounded(type, rows[static_cast<size_t>(63 * in) + i]));
+  }
+}
+
+TEST(Weight, SameBytesOnEveryLevel) {
+  const test::LevelGuard guard;
+  ThreadPool pool(2);
+  Context context(pool);
+  test::Uniform random(6);
+  const Matrix<float> rows = random.matrix<float>(75, 77);
+  std::vector<float> values = rows.values;
+  values[3] = NAN;
+  values[4] = std::bit_cast<float>(0x7F800001u);  // a NaN whose payload is below what bf16 keeps
+  values[5] = INFINITY;
+  values[6] = 0x1p-149f;
+  values[7] = std::numeric_limits<float>::max();  // rounds to infinity
+  for (DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
+    set_cpu_level(CpuLevel::kScalar);
+    Weight want(type, 75, 77);
+    want.pack_rows(context, 0, 75, DType::kF32, values.data());
+    for (CpuLevel level : cpu_levels_available()) {
+      set_cpu_level(level);
+      Weight w(type, 75, 77);
+      w.pack_rows(context, 0, 75, DType::kF32, values.data());
+      EXPECT_EQ(std::memcmp(w.data(), want.data(), want.bytes()), 0) << cpu_level_name(level);
+    }
   }
 }
 
