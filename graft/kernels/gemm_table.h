@@ -7,7 +7,7 @@
 
 namespace graft {
 
-// The vector parts of the matrix products, one table per instruction set (simd.h). gemm.cc drives them: it cuts the work into tasks,
+// The vector parts of the matrix products, one table per instruction set (simd.h). gemm_nt.cc and gemm_grad.cc drive them: it cuts the work into tasks,
 // lays blocks of B into scratch and calls these. Lanes lie over the outputs; a block of B is [n][stride] with n <= 512 summed entries.
 constexpr int64_t kGemmBlock = 512;  // the summed dimension is cut here (gemm.h)
 constexpr int64_t kGemmPanel = 64;   // outputs a task works on together

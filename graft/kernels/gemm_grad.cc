@@ -1,0 +1,188 @@
+// dx = dy W, dw = a^T b and DoRA's norms, by blocks as in gemm_nt.cc.
+
+#include <cmath>
+#include <cstring>
+
+#include "graft/kernels/gemm_blocks.h"
+
+namespace graft {
+namespace {
+
+using namespace blocked;
+
+// dx = dy W by bf16 dot products: one source of one task, sums into c.
+void sum_nn_dot(const GemmTable& table, const DotTable& dot, const uint32_t* dy, int64_t stride, const Operand<float>& w, int64_t rows,
+                int64_t k0, int64_t count, int64_t columns, int64_t next_block, float* scratch, float* c) {
+  auto* const pairs = reinterpret_cast<uint32_t*>(scratch + kBlockFloats);
+  const int64_t out = w.out_features();
+  if (out == 0) std::fill_n(c, rows * kGemmPanel, 0.0f);
+  for (int64_t o0 = 0; o0 < out; o0 += kGemmBlock) {
+    const int64_t n = std::min(kGemmBlock, out - o0), num_pairs = (n + 1) / 2;
+    const int64_t padded = ceil_div(num_pairs, dot.pair_multiple) * dot.pair_multiple;
+    if (stored_as(w, DType::kBF16)) {
+      for (int64_t o = 0; o < n; o += kGemmPanel) {
+        dot.transpose(pairs_at(*w.weight, (o0 + o) / kGemmPanel, k0 / 2), std::min(kGemmPanel, n - o), (count + 1) / 2,
+                      pairs + o / 2 * kGemmPanel);
+      }
+    } else {
+      block_nn(table, w, o0, n, k0, count, false, scratch);
+      dot.round_block(scratch, n, pairs);
+    }
+    std::fill(pairs + num_pairs * kGemmPanel, pairs + padded * kGemmPanel, 0u);
+    const bool last = o0 + n == out;
+    const int64_t next_o = last ? 0 : o0 + n, next_k = last ? k0 + next_block * kGemmPanel : k0;
+    Ahead ahead = ahead_nn(w, next_o, std::min(kGemmBlock, out - next_o), next_k, std::min(kGemmPanel, columns - next_k));
+    const int64_t tiles = ceil_div(rows, dot.tile_rows);
+    for_each_tile(rows, dot.tile_rows, [&](int64_t t, int height) {
+      ahead.portion(tiles);
+      dot.tile(height, static_cast<int>(count), dy + t * stride + o0 / 2, stride, pairs, padded, c + t * kGemmPanel, kGemmPanel, o0 > 0);
+    });
+  }
+}
+
+}  // namespace
+
+bool blocked_nn(Context& context, Compute compute, std::span<const MatmulSource<float>> sources, bool accumulate,
+                View<float, 2> dx) noexcept {
+  const GemmTable* table = gemm_simd();
+  if (table == nullptr || dx.stride(1) != 1) return false;
+  const int64_t rows = dx.extent(0), columns = dx.extent(1);
+  int64_t longest = 0;
+  for (const MatmulSource<float>& source : sources) {
+    if (source.dy.stride(1) != 1 || (source.w.weight != nullptr && source.w.weight->type() == DType::kF64)) return false;
+    longest = std::max(longest, source.dy.extent(1));
+  }
+  if (rows == 0 || columns == 0) return true;
+  if (!enough_scratch(context, rows, longest, columns)) return false;
+
+  const DotTable* dot = dot_table(compute);
+  const bool rounded = compute == Compute::kBF16;
+  const int64_t blocks = ceil_div(columns, kGemmPanel);
+  bool add = accumulate;
+  for (const MatmulSource<float>& source : sources) {
+    const int64_t out = source.dy.extent(1);
+    const bool packed = rounded || (rows > kGemmTileRows && rows_collide(source.dy.stride(0)));
+    const int64_t row_bytes = packed_row_bytes(out * (dot != nullptr ? 2 : 4));
+    const int64_t pass_rows = packed ? packed_rows_at_once(rows, row_bytes) : rows;
+    for (int64_t pass = 0; pass < rows; pass += pass_rows) {
+      const int64_t now = std::min(pass_rows, rows - pass);
+      Rows a = {source.dy.row(pass), source.dy.stride(0)};
+      if (dot != nullptr) {
+        pack_pairs(context, *dot, source.dy, pass, now, row_bytes / 4);
+      } else if (packed) {
+        pack_f32(context, source.dy, pass, now, rounded, row_bytes / 4);
+        a = {context.shared<float>(), row_bytes / 4};
+      }
+      const Split split = split_rows(now, blocks, context.num_threads(), kGemmTileRows);
+      context.pool().parallel(blocks * split.count, [&](int64_t task, int worker) {
+        float* const scratch = context.worker<float>(worker);
+        float* const c = scratch + 2 * kBlockFloats;
+        const int64_t k0 = task / split.count * kGemmPanel, count = std::min(kGemmPanel, columns - k0);
+        const int64_t row = split.begin(task % split.count), height = split.end(task % split.count) - row;
+        const int64_t next_block = split.count == 1 ? context.num_threads() : 0;  // where this thread's next task probably lies
+        if (dot != nullptr) {
+          const uint32_t* dy = context.shared<uint32_t>() + row * (row_bytes / 4);
+          sum_nn_dot(*table, *dot, dy, row_bytes / 4, source.w, height, k0, count, columns, next_block, scratch, c);
+        } else {
+          if (out == 0) std::fill_n(c, height * kGemmPanel, 0.0f);
+          for (int64_t o0 = 0; o0 < out; o0 += kGemmBlock) {
+            const int64_t n = std::min(kGemmBlock, out - o0);
+            block_nn(*table, source.w, o0, n, k0, count, rounded, scratch);
+            const bool last = o0 + n == out;
+            const int64_t next_o = last ? 0 : o0 + n, next_k = last ? k0 + next_block * kGemmPanel : k0;
+            multiply(*table, {a.data + row * a.stride + o0, a.stride}, height, ceil_div(count, 16) * 16, {scratch, kGemmPanel, 32}, n, c,
+                     o0 > 0, ahead_nn(source.w, next_o, std::min(kGemmBlock, out - next_o), next_k, std::min(kGemmPanel, columns - next_k)));
+          }
+        }
+        float* const to = dx.row(pass + row) + k0;
+        table->finish(c, kGemmPanel, height, count, 1.0f, nullptr, add ? to : nullptr, dx.stride(0), to, dx.stride(0));
+      });
+    }
+    add = true;
+  }
+  return true;
+}
+
+bool blocked_tn(Context& context, View<const float, 2> a, View<const float, 2> b, float scale, bool accumulate,
+                View<float, 2> dw) noexcept {
+  const GemmTable* table = gemm_simd();
+  if (table == nullptr || a.stride(1) != 1 || b.stride(1) != 1 || dw.stride(1) != 1) return false;
+  const int64_t tokens = a.extent(0), rows = dw.extent(0), columns = dw.extent(1);
+  if (rows == 0 || columns == 0) return true;
+  if (tokens == 0) return false;  // the reference writes the zeros
+  if (!enough_scratch(context, 0, columns, rows)) return false;
+
+  const int64_t blocks = ceil_div(columns, kGemmPanel);
+  const Split split = split_rows(rows, blocks, context.num_threads(), kGemmTileRows);
+  context.pool().parallel(blocks * split.count, [&](int64_t task, int worker) {
+    float* const scratch = context.worker<float>(worker);
+    float* const c = scratch + kBlockFloats;  // one tile
+    const int64_t k0 = task / split.count * kGemmPanel, count = std::min(kGemmPanel, columns - k0), lanes = ceil_div(count, 16) * 16;
+    const int64_t row = split.begin(task % split.count), height = split.end(task % split.count) - row;
+    for (int64_t t0 = 0; t0 < tokens; t0 += kGemmBlock) {
+      const int64_t n = std::min(kGemmBlock, tokens - t0);
+      for (int64_t t = 0; t < n; ++t) {
+        std::memcpy(scratch + t * kGemmPanel, b.row(t0 + t) + k0, static_cast<size_t>(count) * sizeof(float));
+      }
+      for_each_tile(height, kGemmTileRows, [&](int64_t i, int tile_rows) {
+        for (int64_t j = 0; j < lanes; j += 32) {
+          table->tile_transposed(tile_rows, lanes - j > 16 ? 32 : 16, a.row(t0) + row + i, a.stride(0), scratch + j, kGemmPanel, n, c + j,
+                                 kGemmPanel, false);
+        }
+        float* const to = dw.row(row + i) + k0;
+        table->finish(c, kGemmPanel, tile_rows, count, scale, nullptr, t0 > 0 || accumulate ? to : nullptr, dw.stride(0), to,
+                      dw.stride(0));
+      });
+    }
+  });
+  return true;
+}
+
+bool blocked_dora(Context& context, const Operand<float>& w, View<const float, 2> a, View<const float, 2> b, float scaling,
+                  std::span<float> norm, View<float, 2> merged) noexcept {
+  const GemmTable* table = gemm_simd();
+  if (table == nullptr || a.stride(1) != 1 || b.stride(1) != 1 || (merged.data() != nullptr && merged.stride(1) != 1)) return false;
+  if (w.weight != nullptr && w.weight->type() == DType::kF64) return false;
+  const int64_t out = w.out_features(), in = a.extent(1), rank = a.extent(0);
+  context.pool().parallel(ceil_div(out, kGemmPanel), [&](int64_t task, int) {
+    constexpr int64_t kSize = kGemmPanel * kGemmPanel;
+    alignas(64) float value[kSize], update[kSize], squares[kSize], block[kGemmBlock * kGemmPanel];  // 176 KB of stack
+    float blocks[kGemmPanel][64] = {};
+    const int64_t row = task * kGemmPanel, rows = std::min(kGemmPanel, out - row);
+    std::fill_n(squares, kSize, 0.0f);
+    const auto tree = [](float* lanes) {
+      for (int64_t half = 32; half > 0; half /= 2) {
+        for (int64_t j = 0; j < half; ++j) lanes[j] += lanes[j + half];
+      }
+      return lanes[0];
+    };
+    for (int64_t k0 = 0; k0 < in; k0 += kGemmPanel) {
+      const int64_t n = std::min(kGemmPanel, in - k0);
+      block_nn(*table, w, row, rows, k0, n, false, value);
+      for (int64_t r0 = 0; r0 < rank; r0 += kGemmBlock) {
+        const int64_t count = std::min(kGemmBlock, rank - r0);
+        for (int64_t r = 0; r < count; ++r) std::copy_n(a.row(r0 + r) + k0, n, block + r * kGemmPanel);
+        multiply(*table, {b.row(row) + r0, b.stride(0)}, rows, ceil_div(n, 16) * 16, {block, kGemmPanel, 32}, count, update, r0 > 0);
+      }
+      float* const to = merged.data() == nullptr ? nullptr : merged.row(row) + k0;
+      table->dora_block(value, rank > 0 ? update : nullptr, rows, n, scaling, squares, to, merged.stride(0));
+      if ((k0 + n) % 4096 == 0 && in > 4096) {
+        for (int64_t i = 0; i < rows; ++i) blocks[i][k0 / 4096 % 64] += tree(squares + i * kGemmPanel);
+        std::fill_n(squares, kSize, 0.0f);
+      }
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      float sum = 0;
+      if (in <= 4096) {
+        sum = tree(squares + i * kGemmPanel);
+      } else {
+        if (in % 4096 != 0) blocks[i][in / 4096 % 64] += tree(squares + i * kGemmPanel);
+        sum = tree(blocks[i]);
+      }
+      norm[static_cast<size_t>(row + i)] = std::sqrt(sum);
+    }
+  });
+  return true;
+}
+
+}  // namespace graft
