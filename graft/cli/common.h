@@ -64,6 +64,9 @@ bool stdout_is_terminal();
 
 // One function per subcommand, each in its own file.
 void add_dump(CLI::App& app);
+void add_init(CLI::App& app);
+void add_bench(CLI::App& app);
+void add_demo(CLI::App& app);
 void add_train(CLI::App& app);
 void add_merge(CLI::App& app);
 void add_generate(CLI::App& app);

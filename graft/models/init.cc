@@ -1,0 +1,61 @@
+#include "graft/models/init.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <vector>
+
+#include "graft/base/error.h"
+#include "graft/base/file.h"
+#include "graft/formats/model_folder.h"
+#include "graft/kernels/random_fill.h"
+#include "graft/models/decoder.h"
+
+namespace graft {
+namespace {
+
+std::vector<float> draw(Context& context, const ExpectedTensor& tensor, const ModelConfig& config, const InitConfig& options) {
+  int64_t n = 1;
+  for (int64_t d : tensor.shape) n *= d;
+  std::vector<float> values(static_cast<size_t>(n));
+  if (tensor.shape.size() == 1) {
+    std::fill(values.begin(), values.end(), tensor.name.ends_with(".bias") ? 0.0f : 1.0f);
+    return values;
+  }
+  const double std = options.init == "fan_in" ? std::sqrt(2.0 / static_cast<double>(tensor.shape[1])) : config.initializer_range;
+  fill_normal<float>(context, RandomStream(options.seed, stream_hash(tensor.name)), std, std::span<float>(values));
+  return values;
+}
+
+}  // namespace
+
+int64_t init_model(Context& context, const InitConfig& options) {
+  const std::string path = is_directory(options.config) ? options.config + "/config.json" : options.config;
+  const ModelConfig config = parse_model_config(read_json(path, {}, size_t{16} << 20), path, supported_model_types());
+  GRAFT_CHECK_HINT(!path_exists(options.out) || (is_directory(options.out) && std::filesystem::is_empty(options.out)) || options.overwrite,
+                   "use --overwrite, or another --out", "{}: is not empty", options.out);
+  std::filesystem::create_directories(options.out);
+  const DType dtype = config.torch_dtype.value_or(DType::kF32);
+  const std::vector<ExpectedTensor> expected = family_of(config).tensors(config);
+  std::vector<TensorToWrite> tensors;
+  for (const ExpectedTensor& t : expected) tensors.push_back({t.name, dtype, t.shape, {}});
+  ModelWriter writer(options.out, tensors);
+  int64_t parameters = 0;
+  std::vector<std::byte> bytes;
+  for (const TensorInfo& info : writer.tensors()) {
+    const auto it = std::find_if(expected.begin(), expected.end(), [&](const ExpectedTensor& t) { return t.name == info.name; });
+    const std::vector<float> values = draw(context, *it, config, options);
+    bytes.resize(values.size() * static_cast<size_t>(dtype_bits(dtype)) / 8);
+    write_from_f32(values.data(), static_cast<int64_t>(values.size()), dtype, bytes.data());
+    writer.write(info.name, bytes);
+    parameters += static_cast<int64_t>(values.size());
+  }
+  writer.commit();
+  if (!options.tokenizer.empty()) copy_side_files(options.tokenizer, options.out);
+  Json raw = config.raw;
+  if (!raw.contains("torch_dtype") && !raw.contains("dtype")) raw = config_with_dtype(raw, dtype);
+  write_file(options.out + "/config.json", raw.dump(2) + "\n");
+  return parameters;
+}
+
+}  // namespace graft
