@@ -7,6 +7,9 @@ namespace {
 
 // Fewer tasks than this per thread are worth splitting.
 constexpr int64_t kTasksPerThread = 2;
+// Most scratch for the states of split decoding; calls that need more are not split. Enough for one token of 32 heads
+// of 128 features at 900,000 keys.
+constexpr size_t kMostPartialBytes = size_t{32} << 20;
 
 int64_t first_seen(int64_t window, int64_t position) {
   return window > 0 && position >= window ? position - window + 1 : 0;
@@ -42,8 +45,7 @@ const AttentionPlanEntry& AttentionPlan::entry_of_merge(int64_t merge) const noe
 AttentionPlan plan_attention(Context& context, const AttentionArgs<float>& args) noexcept {
   AttentionPlan plan;
   auto* entries = context.shared<AttentionPlanEntry>();
-  int64_t rows = 0, tasks = 0;
-  bool any_rows = false;
+  int64_t rows = 0, tasks = 0, partial_floats = 0;
   for (size_t i = 0; i < args.sequences.size(); ++i) {
     const AttentionSequence<float>& sequence = args.sequences[i];
     if (sequence.num_rows == 0) continue;
@@ -55,20 +57,23 @@ AttentionPlan plan_attention(Context& context, const AttentionArgs<float>& args)
     e.num_blocks = last / kKeyBlock - e.first_block + 1;
     e.first_span = first_seen(args.window, sequence.position_begin) / kKeySpan;
     e.num_spans = last / kKeySpan - e.first_span + 1;
-    any_rows = any_rows || !e.tile;
+    e.partial = partial_floats;
+    if (!e.tile && e.num_spans > 1) {
+      partial_floats += sequence.num_rows * args.num_heads * e.num_spans * state_floats(args.head_dim);
+    }
     tasks += e.tile ? e.num_blocks * args.num_heads : args.num_kv_heads;
     rows += sequence.num_rows;
     entries[plan.num_entries++] = e;
   }
   plan.entries = entries;
-  plan.split = any_rows && context.num_threads() > 1 && tasks < kTasksPerThread * context.num_threads();
+  const size_t split_bytes = bytes_of_entries(rows) + static_cast<size_t>(partial_floats) * sizeof(float);
+  plan.split = partial_floats > 0 && context.num_threads() > 1 && tasks < kTasksPerThread * context.num_threads() &&
+               split_bytes <= context.reserved().shared;
   plan.partials = reinterpret_cast<float*>(context.shared<std::byte>() + bytes_of_entries(rows));
-  int64_t partial = 0;
   for (int64_t i = 0; i < plan.num_entries; ++i) {
     AttentionPlanEntry& e = entries[i];
     e.first_task = plan.num_tasks;
     e.first_merge = plan.num_merges;
-    e.partial = partial;
     if (e.tile) {
       plan.num_tasks += e.num_blocks * args.num_heads;
     } else if (!plan.split || e.num_spans == 1) {
@@ -76,8 +81,6 @@ AttentionPlan plan_attention(Context& context, const AttentionArgs<float>& args)
     } else {
       plan.num_tasks += args.num_kv_heads * e.num_spans;
       plan.num_merges += args.num_kv_heads;
-      partial += args.sequences[static_cast<size_t>(e.sequence)].num_rows * args.num_heads * e.num_spans *
-                 state_floats(args.head_dim);
     }
   }
   return plan;
@@ -110,21 +113,23 @@ ScratchNeed attention_scratch(int num_threads, int64_t num_heads, int64_t num_kv
     const int64_t most_sequences = (kTasksPerThread * num_threads + num_kv_heads - 1) / num_kv_heads;
     const int64_t split_rows = std::min(rows, most_sequences * (kTileRows - 1)),
                   spans = (max_length + kKeySpan - 1) / kKeySpan;
-    need.shared += static_cast<size_t>(split_rows * num_heads * spans * state_floats(head_dim)) * sizeof(float);
+    const auto floats = static_cast<size_t>(split_rows * num_heads * spans * state_floats(head_dim));
+    need.shared += std::min(floats * sizeof(float), kMostPartialBytes);
   }
   return need;
 }
 
 ScratchNeed attention_backward_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
-                                       int64_t rows, int64_t) {
+                                       int64_t rows, int64_t max_length) {
   ScratchNeed need;
   const size_t worker_floats = static_cast<size_t>(attention_backward_worker_floats(head_dim));
   need.per_worker = std::max(worker_floats * sizeof(float), static_cast<size_t>(6 * head_dim) * sizeof(double));
   need.shared = static_cast<size_t>(rows * num_heads) * sizeof(double);
-  if (attention_backward_by_head(num_threads, num_heads, num_kv_heads, 1)) {
-    const size_t partials =
-        static_cast<size_t>(rows * num_heads * (1 + 2 * padded_features(head_dim)) + 16) * sizeof(float);
-    need.shared = std::max(need.shared, partials);
+  if (attention_backward_by_head(num_threads, num_heads, num_kv_heads, 1)) {  // then the sequences are few
+    const int64_t most_sequences = (kTasksPerThread * num_threads - 1) / num_kv_heads;
+    const int64_t split_rows = std::min(rows, most_sequences * max_length);
+    const int64_t floats = rows * num_heads + 16 + split_rows * num_heads * 2 * padded_features(head_dim);
+    need.shared = std::max(need.shared, static_cast<size_t>(floats) * sizeof(float));
   }
   return need;
 }

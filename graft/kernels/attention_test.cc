@@ -181,6 +181,30 @@ TEST(Attention, SameBitsOverManySpans) {
   check_bits({14, 2, 64, 0}, 2100, 2095, false);
 }
 
+// Decoding is split over spans only where the scratch has room for their states: a plan for shorter sequences still works.
+TEST(Attention, ShortScratchIsEnough) {
+  const Shape s{2, 1, 16, 0};
+  const Sequence<float> x = make_sequence<float>(s, 2000, 1999, 47);
+  const Attended<float> want = attend<float>(runner(1), s, {&x}, Layout::kCache);
+  Runner fresh(7);
+  fresh.context.reserve(attention_scratch(7, s.heads, s.kv_heads, s.head_dim, 1, 512));
+  const ScratchNeed before = fresh.context.reserved();
+  const Keys<float> keys = lay_out(fresh.context, s, x, Layout::kCache);
+  const AttentionSequence<float> sequence{0, 1, x.begin, keys.ranges};
+  std::vector<float> o(32);
+  AttentionArgs<float> args;
+  args.sequences = {&sequence, 1};
+  args.num_heads = 2;
+  args.num_kv_heads = 1;
+  args.head_dim = 16;
+  args.scale = 0.25;
+  args.q = View<const float, 3>(x.q.data() + x.begin * 32, 1, 2, 16);
+  args.o = View<float, 3>(o.data(), 1, 2, 16);
+  attention<float>(fresh.context, args);
+  EXPECT_TRUE(same_bits(want.o, o));
+  EXPECT_EQ(fresh.context.reserved().shared, before.shared);
+}
+
 TEST(Attention, NanReachesWhatSeesItOnly) {
   const LevelGuard guard;
   const float nan = std::nanf("");

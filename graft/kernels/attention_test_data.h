@@ -251,8 +251,12 @@ Gradients<T> train_backward(Runner& runner, const Shape& s, const TrainingBatch<
   args.dq = View<T, 3>(g.dq.data(), rows, s.heads, s.head_dim);
   args.dk = View<T, 3>(g.dk.data(), rows, s.kv_heads, s.head_dim);
   args.dv = View<T, 3>(g.dv.data(), rows, s.kv_heads, s.head_dim);
+  int64_t longest = 0;
+  for (size_t i = 0; i + 1 < batch.offsets.size(); ++i) {
+    longest = std::max<int64_t>(longest, batch.offsets[i + 1] - batch.offsets[i]);
+  }
   runner.context.reserve(
-      attention_backward_scratch(runner.context.num_threads(), s.heads, s.kv_heads, s.head_dim, rows, rows));
+      attention_backward_scratch(runner.context.num_threads(), s.heads, s.kv_heads, s.head_dim, rows, longest));
   attention_backward<T>(runner.context, args);
   return g;
 }
