@@ -14,12 +14,12 @@ std::string to_string(const Shape& shape) {
 }
 
 Value Graph::bound(std::string name, Shape shape, DType dtype) {
-  values_.push_back({std::move(name), ValueKind::kBound, dtype, shape, -1, false, {}, false});
+  values_.push_back({std::move(name), ValueKind::kBound, dtype, shape, false, {}, false});
   return {static_cast<int32_t>(values_.size() - 1)};
 }
 
 Value Graph::weight(std::string name, int64_t out_features, int64_t in_features) {
-  values_.push_back({std::move(name), ValueKind::kWeight, dtype_, fixed_shape(out_features, in_features), -1, false, {}, false});
+  values_.push_back({std::move(name), ValueKind::kWeight, dtype_, fixed_shape(out_features, in_features), false, {}, false});
   return {static_cast<int32_t>(values_.size() - 1)};
 }
 
@@ -31,7 +31,7 @@ void Graph::set_trainable(Value parameter) {
 }
 
 Value Graph::activation(Shape shape, DType dtype, std::string name) {
-  values_.push_back({std::move(name), ValueKind::kActivation, dtype, shape, -1, false, {}, false});
+  values_.push_back({std::move(name), ValueKind::kActivation, dtype, shape, false, {}, false});
   return {static_cast<int32_t>(values_.size() - 1)};
 }
 
@@ -45,9 +45,7 @@ Node& Graph::add_node(const Op& op, std::vector<Value> inputs, std::any attribut
   node.segment = segment_;
   node.backward = backward_;
   for (const Shape& shape : outputs) {
-    const Value value = activation(shape, dtype_, node.name);
-    info(value).producer = static_cast<int32_t>(nodes_.size());
-    node.outputs.push_back(value);
+    node.outputs.push_back(activation(shape, dtype_, node.name));
   }
   nodes_.push_back(std::move(node));
   return nodes_.back();

@@ -53,8 +53,11 @@ struct Op {
   void (*run)(const Run&, const Node&);
   // Adds the gradient nodes; null: building a gradient through the op throws its name.
   void (*gradient)(GradientBuilder&, const Node&) = nullptr;
+  // Of an f32 graph; an f64 graph gets twice as much.
   ScratchNeed (*scratch)(const class Graph&, const Node&, const RunSizes& capacity, int num_threads) = nullptr;
   double (*flops)(const class Graph&, const Node&, const RunSizes& sizes) = nullptr;  // 0 where it does not matter
+  // Reserves, on the thread that will run the plan, what `run` keeps on the host beside scratch.
+  void (*prepare)(const class Graph&, const Node&, const RunSizes& capacity) = nullptr;
 };
 
 enum class ValueKind : uint8_t {
@@ -68,7 +71,6 @@ struct ValueInfo {
   ValueKind kind = ValueKind::kActivation;
   DType dtype = DType::kF32;
   Shape shape;
-  int32_t producer = -1;  // node, or -1
   bool trainable = false;
   Value gradient;         // of a trainable parameter: the bound buffer its gradient is added to
   bool keep = false;      // an output: lives to the end of the run
@@ -79,7 +81,7 @@ struct Node {
   std::string name;                // scope and role: "layers.3.self_attn.q_proj"
   std::vector<Value> inputs;       // a "none" Value where an optional input is absent
   std::vector<Value> outputs;
-  // (output, input): the output takes the input's memory where this is the input's last use. Ops handle both cases.
+  // (output, input): the output takes the input's memory where this is the input's last and only use. Ops handle both cases.
   std::vector<std::pair<int, int>> in_place;
   std::any attributes;
   int32_t segment = -1;            // layer, for recompute; -1: never recomputed

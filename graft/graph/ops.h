@@ -27,16 +27,8 @@ struct AdapterPair {
 
 // h = scaling * x A^T for the adapters of projections that share x, side by side: [rows, sum of ranks]. adapters[target][slot]: slot s holds rows
 // adapter_offsets[s] … adapter_offsets[s + 1] (i32 [slots + 1]; without offsets there is one slot with all rows). Slots of a target may differ in
-// rank: the target takes the widest.
-struct LoraDownAttr {
-  struct Target {
-    int64_t column = 0, width = 0;
-    std::vector<int> a;  // input index per slot, -1: the slot has no adapter here
-    std::vector<double> scaling;
-  };
-  std::vector<Target> targets;
-  bool has_offsets = false;  // input 1
-};
+// rank: the target takes the widest, and what a slot or a row has no adapter for is 0.
+// The gradient that readers of h hand back is that of x A^T: times the scaling.
 Value lora_down(Graph& g, Value x, const std::vector<std::vector<AdapterPair>>& adapters, Value adapter_offsets);
 
 // y_i = x W_i^T + h_i B_i^T + bias_i + residual_i for projections that share x.

@@ -36,6 +36,7 @@ Plan Plan::compile(const Graph& graph, const PlanOptions& options) {
   for (const Node& node : plan.graph_.nodes()) {
     if (node.op->scratch != nullptr) plan.scratch_.merge(node.op->scratch(plan.graph_, node, options.capacity, options.num_threads));
   }
+  if (graph.dtype() == DType::kF64) plan.scratch_.shared *= 2, plan.scratch_.per_worker *= 2;
   const char* debug = std::getenv("GRAFT_DEBUG");
   plan.debug_ = debug != nullptr && std::strcmp(debug, "ops") == 0;
   return plan;
@@ -103,7 +104,6 @@ void Plan::apply_recompute() {
       for (Value& output : copy.outputs) {
         const ValueInfo info = graph_.info(output);
         const Value fresh = graph_.activation(info.shape, info.dtype, info.name);
-        graph_.info(fresh).producer = static_cast<int32_t>(graph_.nodes().size());
         map[output.id] = fresh;
         output = fresh;
       }
@@ -120,7 +120,7 @@ void Plan::apply_recompute() {
         input = clones[group].at(input.id);
       }
     }
-    graph_.nodes().push_back(std::move(node));
+    graph_.nodes().push_back(node);  // a copy: clones are made from the old nodes
   }
 }
 
@@ -149,6 +149,8 @@ void Plan::plan_arena() {
     for (const auto& [output, input] : nodes[i].in_place) {
       const Value in = nodes[i].inputs[static_cast<size_t>(input)], out = nodes[i].outputs[static_cast<size_t>(output)];
       if (!in || graph_.info(in).kind != ValueKind::kActivation || graph_.info(in).keep || last[static_cast<size_t>(in.id)] != static_cast<int>(i)) continue;
+      // An op that reads the value in two roles would overwrite the one with the other.
+      if (std::count(nodes[i].inputs.begin(), nodes[i].inputs.end(), in) > 1) continue;
       root[static_cast<size_t>(out.id)] = find(in.id);
     }
   }
@@ -208,13 +210,18 @@ void Plan::prepare(Context& context, std::byte* arena) {
     if (offsets_[id] >= 0) pointers_[id] = arena + offsets_[id];
   }
   context.reserve(scratch_);
+  for (const Node& node : graph_.nodes()) {
+    if (node.op->prepare != nullptr) node.op->prepare(graph_, node, options_.capacity);
+  }
 }
 
 void Plan::run(Context& context, const RunInputs& inputs) const {
   const RunSizes& capacity = options_.capacity;
-  GRAFT_CHECK(inputs.sizes.tokens <= capacity.tokens && inputs.sizes.labels <= capacity.labels && inputs.sizes.sequences <= capacity.sequences,
-              "plan made for {} tokens, {} labels, {} sequences, asked to run {}, {}, {}", capacity.tokens, capacity.labels,
-              capacity.sequences, inputs.sizes.tokens, inputs.sizes.labels, inputs.sizes.sequences);
+  const RunSizes& sizes = inputs.sizes;
+  GRAFT_CHECK(sizes.tokens <= capacity.tokens && sizes.labels <= capacity.labels && sizes.sequences <= capacity.sequences &&
+                  sizes.max_length <= capacity.max_length,
+              "plan made for {} tokens, {} labels, {} sequences of up to {}; asked to run {}, {}, {} of up to {}", capacity.tokens, capacity.labels,
+              capacity.sequences, capacity.max_length, sizes.tokens, sizes.labels, sizes.sequences, sizes.max_length);
   const Run run(*this, context, inputs);
   const KeepSubnormals keep;
   for (const Node& node : graph_.nodes()) {

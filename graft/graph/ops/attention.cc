@@ -15,7 +15,7 @@ View<T, 3> heads(View<T, 2> x, int64_t head_dim) {
   return View<T, 3>(x.data(), x.extent(0), x.extent(1) / head_dim, head_dim);
 }
 
-// Descriptors of one run; kept per thread, so that running allocates only when a batch has more sequences than any before.
+// Descriptors of one run; kept per thread and reserved by prepare, so that running allocates nothing.
 template <typename T>
 struct Descriptors {
   std::vector<KeyRange<T>> ranges;
@@ -24,7 +24,21 @@ struct Descriptors {
     ranges.resize(n);
     sequences.resize(n);
   }
+  void reserve(size_t n) {
+    ranges.reserve(n);
+    sequences.reserve(n);
+  }
 };
+template <typename T>
+Descriptors<T>& descriptors() {
+  thread_local Descriptors<T> d;
+  return d;
+}
+
+void prepare(const Graph& g, const Node&, const RunSizes& capacity) {
+  const auto n = static_cast<size_t>(capacity.sequences);
+  g.dtype() == DType::kF64 ? descriptors<double>().reserve(n) : descriptors<float>().reserve(n);
+}
 
 template <typename T>
 void describe_own_rows(const Run& run, const Node& node, View<const T, 3> k, View<const T, 3> v, Descriptors<T>& d) {
@@ -68,7 +82,7 @@ void run_attention(const Run& run, const Node& node) {
   const AttentionAttr& attr = node.attr<AttentionAttr>();
   const auto k = heads(run.view<const T>(node.inputs[1]), attr.head_dim);
   const auto v = heads(run.view<const T>(node.inputs[2]), attr.head_dim);
-  thread_local Descriptors<T> d;
+  Descriptors<T>& d = descriptors<T>();
   if constexpr (std::is_same_v<T, float>) {
     run.inputs().cache.empty() ? describe_own_rows<T>(run, node, k, v, d) : describe_cache(run, attr, k, v, d);
   } else {
@@ -137,6 +151,7 @@ const Op kAttention = {
       return attention_scratch(threads, a.num_heads, a.num_kv_heads, a.head_dim, capacity.tokens, capacity.max_length);
     },
     .flops = attention_flops,
+    .prepare = prepare,
 };
 
 }  // namespace
@@ -146,6 +161,9 @@ Value attention(Graph& g, Value q, Value k, Value v, Value sequence_offsets, con
                   g.shape(v) == g.shape(k) && attr.num_kv_heads > 0 && attr.num_heads % attr.num_kv_heads == 0,
               "attention: q {}, k {}, v {} do not fit {} heads, {} key/value heads of {}", to_string(g.shape(q)), to_string(g.shape(k)),
               to_string(g.shape(v)), attr.num_heads, attr.num_kv_heads, attr.head_dim);
+  Shape kv = g.shape(q);
+  kv.columns = g.shape(k).columns;
+  GRAFT_CHECK(g.shape(k) == kv, "attention: k is {}, expected {} for q {}", to_string(g.shape(k)), to_string(kv), to_string(g.shape(q)));
   Shape lse = g.shape(q);
   lse.columns = attr.num_heads;
   return g.add_node(kAttention, {q, k, v, sequence_offsets}, attr, {g.shape(q), lse}, "attention").outputs[0];

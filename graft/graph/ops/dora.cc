@@ -79,17 +79,26 @@ void dropout_gradient(GradientBuilder& b, const Node& node) {
 }  // namespace
 
 Value dora_norm(Graph& g, Value weight, const AdapterPair& adapter) {
-  const int64_t out = g.shape(weight).fixed_rows;
+  const Shape &w = g.shape(weight), &a = g.shape(adapter.a), &b = g.shape(adapter.b);
+  GRAFT_CHECK(a.columns == w.columns && b.fixed_rows == w.fixed_rows && a.fixed_rows == b.columns,
+              "dora_norm: A {} and B {} do not fit the weight {}", to_string(a), to_string(b), to_string(w));
+  const int64_t out = w.fixed_rows;
   return g.add_node(kDoraNorm, {weight, adapter.a, adapter.b}, adapter.scaling, {fixed_shape(out, 1)}, "norm").outputs[0];
 }
 
 Value column_scale(Graph& g, Value z, Value magnitude, Value norm, Value bias) {
-  GRAFT_CHECK(g.shape(magnitude).fixed_rows == g.shape(z).columns, "column_scale: magnitude is {}, expected [{}, 1]",
-              to_string(g.shape(magnitude)), g.shape(z).columns);
+  const auto check = [&](const char* what, Value vector) {
+    GRAFT_CHECK(!vector || g.shape(vector) == fixed_shape(g.shape(z).columns, 1), "column_scale: {} is {}, expected [{}, 1] for z {}", what,
+                to_string(g.shape(vector)), g.shape(z).columns, to_string(g.shape(z)));
+  };
+  check("magnitude", magnitude), check("norm", norm), check("bias", bias);
   return g.add_node(kColumnScale, {z, magnitude, norm, bias}, {}, {g.shape(z)}, "magnitude").outputs[0];
 }
 
 Value dropout(Graph& g, Value x, Value row_keys, double p, uint64_t seed, const std::string& stream) {
+  GRAFT_CHECK(p >= 0 && p < 1, "dropout: p is {}, expected [0, 1)", p);
+  GRAFT_CHECK(g.shape(row_keys).kind == g.shape(x).kind && g.shape(row_keys).columns == 1, "dropout: row_keys is {}, expected one column and the rows of x {}",
+              to_string(g.shape(row_keys)), to_string(g.shape(x)));
   return g.add_node(kDropout, {x, row_keys}, DropoutAttr{p, RandomStream(seed, stream_hash(stream))}, {g.shape(x)}, "dropout").outputs[0];
 }
 

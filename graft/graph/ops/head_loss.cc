@@ -75,10 +75,15 @@ const Op kHeadLoss = {
 
 Value head_loss(Graph& g, Value x, Value head, Value labels, Value weights, Value loss, Value h, Value lora_b, const HeadLossAttr& attr) {
   const Shape shape = g.shape(x);
-  GRAFT_CHECK(g.shape(head).columns == shape.columns, "head_loss: head is {}, expected [vocab, {}]", to_string(g.shape(head)), shape.columns);
-  Shape nll = shape;
-  nll.columns = 1;
-  std::vector<Shape> outputs = {nll};
+  GRAFT_CHECK(g.shape(head).columns == shape.columns, "head_loss: head is {}, expected [vocab, {}] for x {}", to_string(g.shape(head)), shape.columns,
+              to_string(shape));
+  Shape one = shape;
+  one.columns = 1;
+  GRAFT_CHECK(g.shape(labels) == one && g.shape(weights) == one, "head_loss: labels are {}, weights {}, expected {}", to_string(g.shape(labels)),
+              to_string(g.shape(weights)), to_string(one));
+  GRAFT_CHECK(!h || (g.shape(lora_b).fixed_rows == g.shape(head).fixed_rows && g.shape(lora_b).columns == g.shape(h).columns),
+              "head_loss: B is {}, expected [{}, {}]", to_string(g.shape(lora_b)), g.shape(head).fixed_rows, g.shape(h).columns);
+  std::vector<Shape> outputs = {one};
   std::vector<Value> inputs = {x, head, labels, weights, loss, h, lora_b, {}, {}};
   if (attr.train) {
     outputs.push_back(shape);

@@ -11,6 +11,36 @@
 namespace graft {
 namespace {
 
+struct LoraDownAttr {
+  struct Target {
+    int64_t column = 0, width = 0;
+    std::vector<int> a;  // input index per slot, -1: the slot has no adapter here
+    std::vector<double> scaling;
+  };
+  std::vector<Target> targets;
+};
+
+// Kept per thread and reserved by prepare, so that running allocates nothing.
+template <typename T>
+struct Lists {
+  std::vector<MatmulOutput<T>> outputs;
+  std::vector<MatmulSource<T>> sources;
+};
+template <typename T>
+Lists<T>& lists() {
+  thread_local Lists<T> lists;
+  return lists;
+}
+template <typename T>
+void reserve(size_t targets) {
+  lists<T>().outputs.reserve(targets);
+  lists<T>().sources.reserve(targets);
+}
+void prepare(const Graph& g, const Node& node, const RunSizes&) {
+  const size_t targets = node.attr<LoraDownAttr>().targets.size();
+  g.dtype() == DType::kF64 ? reserve<double>(targets) : reserve<float>(targets);
+}
+
 // inputs: x, offsets or none, then every A. output: h [rows, sum of widths].
 template <typename T>
 void run_down(const Run& run, const Node& node) {
@@ -18,7 +48,8 @@ void run_down(const Run& run, const Node& node) {
   const auto x = run.view<const T>(node.inputs[0]);
   const auto h = run.view<T>(node.outputs[0]);
   const RowSlots slots(run, node.inputs[1], x.extent(0));
-  thread_local std::vector<MatmulOutput<T>> outputs;
+  if (node.inputs[1]) std::fill_n(h.data(), h.size(), T{0});  // rows and columns without an adapter
+  std::vector<MatmulOutput<T>>& outputs = lists<T>().outputs;
   for (int64_t s = 0; s < slots.count(); ++s) {
     const auto [begin, end] = slots.range(s);
     if (begin == end) continue;
@@ -48,8 +79,10 @@ void run_down_backward(const Run& run, const Node& node) {
   const bool wants_dx = !node.outputs.empty();
   const View<T, 2> dx = wants_dx ? run.view<T>(node.outputs[0]) : View<T, 2>();
   if (wants_dx && before.data() != nullptr && before.data() != dx.data()) std::copy_n(before.data(), before.size(), dx.data());
+  const bool starts_at_zero = before.data() == nullptr && node.inputs[1];  // rows without an adapter have no gradient
+  if (wants_dx && starts_at_zero) std::fill_n(dx.data(), dx.size(), T{0});
   const RowSlots slots(run, node.inputs[1], x.extent(0));
-  thread_local std::vector<MatmulSource<T>> sources;
+  std::vector<MatmulSource<T>>& sources = lists<T>().sources;
   for (int64_t s = 0; s < slots.count(); ++s) {
     const auto [begin, end] = slots.range(s);
     if (begin == end) continue;
@@ -69,8 +102,8 @@ void run_down_backward(const Run& run, const Node& node) {
       }
       sources.push_back(source);
     }
-    if (wants_dx) {
-      matmul_nn<T>(run.context(), Compute::kF32, sources, before.data() != nullptr,
+    if (wants_dx && !sources.empty()) {
+      matmul_nn<T>(run.context(), Compute::kF32, sources, before.data() != nullptr || starts_at_zero,
                    View<T, 2>(dx.row(begin), {end - begin, dx.extent(1)}, dx.strides()));
     }
   }
@@ -93,7 +126,7 @@ double flops(const Graph& g, const Node& node, const RunSizes& sizes) {
   return 2.0 * static_cast<double>(g.shape(node.inputs[0]).elements(sizes)) * static_cast<double>(g.shape(node.outputs[0]).columns);
 }
 
-const Op kLoraDownBackward = {.name = "lora_down_backward", .run = typed<run_down_backward<float>, run_down_backward<double>>, .scratch = scratch};
+const Op kLoraDownBackward = {.name = "lora_down_backward", .run = typed<run_down_backward<float>, run_down_backward<double>>, .scratch = scratch, .prepare = prepare};
 
 void gradient(GradientBuilder& b, const Node& node) {
   const Value dh = b.gradient(node.outputs[0]), x = node.inputs[0];
@@ -112,16 +145,18 @@ void gradient(GradientBuilder& b, const Node& node) {
 }
 
 const Op kLoraDown = {
-    .name = "lora_down", .run = typed<run_down<float>, run_down<double>>, .gradient = gradient, .scratch = scratch, .flops = flops};
+    .name = "lora_down", .run = typed<run_down<float>, run_down<double>>, .gradient = gradient, .scratch = scratch, .flops = flops, .prepare = prepare};
 
 }  // namespace
 
 Value lora_down(Graph& g, Value x, const std::vector<std::vector<AdapterPair>>& adapters, Value adapter_offsets) {
   LoraDownAttr attr;
-  attr.has_offsets = static_cast<bool>(adapter_offsets);
   std::vector<Value> inputs = {x, adapter_offsets};
   int64_t columns = 0;
   for (const auto& slots : adapters) {
+    GRAFT_CHECK(!adapter_offsets || static_cast<int64_t>(slots.size()) <= g.shape(adapter_offsets).fixed_rows - 1,
+                "lora_down: {} slots, adapter_offsets is {}", slots.size(), to_string(g.shape(adapter_offsets)));
+    GRAFT_CHECK(adapter_offsets || slots.size() <= 1, "lora_down: {} slots and no adapter_offsets", slots.size());
     LoraDownAttr::Target target;
     target.column = columns;
     for (const AdapterPair& adapter : slots) {
@@ -131,7 +166,8 @@ Value lora_down(Graph& g, Value x, const std::vector<std::vector<AdapterPair>>& 
         continue;
       }
       const Shape a = g.shape(adapter.a);
-      GRAFT_CHECK(a.columns == g.shape(x).columns, "lora_down: A is {}, expected [rank, {}]", to_string(a), g.shape(x).columns);
+      GRAFT_CHECK(a.columns == g.shape(x).columns, "lora_down: A is {}, expected [rank, {}] for x {}", to_string(a), g.shape(x).columns,
+                  to_string(g.shape(x)));
       target.a.push_back(static_cast<int>(inputs.size()));
       target.width = std::max(target.width, a.fixed_rows);
       inputs.push_back(adapter.a);

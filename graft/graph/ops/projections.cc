@@ -23,6 +23,26 @@ struct Attr {
 };
 constexpr size_t kX = 0, kH = 1, kOffsets = 2;
 
+// Kept per thread and reserved by prepare, so that running allocates nothing.
+template <typename T>
+struct Lists {
+  std::vector<MatmulOutput<T>> outputs;
+  std::vector<LoraTerm<T>> terms;
+  std::vector<MatmulSource<T>> sources;
+};
+template <typename T>
+Lists<T>& lists() {
+  thread_local Lists<T> lists;
+  return lists;
+}
+template <typename T>
+void reserve(const Node& node) {
+  lists<T>().outputs.reserve(node.inputs.size());
+  lists<T>().terms.reserve(node.inputs.size());
+  lists<T>().sources.reserve(node.inputs.size());
+}
+void prepare(const Graph& g, const Node& node, const RunSizes&) { g.dtype() == DType::kF64 ? reserve<double>(node) : reserve<float>(node); }
+
 // The part of h that target `out` and slot `slot` use.
 template <typename T>
 View<T, 2> slot_rows(View<T, 2> h, int64_t begin, int64_t end, int64_t column, int64_t rank) {
@@ -36,13 +56,10 @@ void run_forward(const Run& run, const Node& node) {
   const auto x = run.view<const T>(node.inputs[kX]);
   const auto h = run.view<const T>(node.inputs[kH]);
   const RowSlots slots(run, node.inputs[kOffsets], x.extent(0));
-  thread_local std::vector<MatmulOutput<T>> outputs;
-  thread_local std::vector<LoraTerm<T>> terms;
+  std::vector<MatmulOutput<T>>& outputs = lists<T>().outputs;
+  std::vector<LoraTerm<T>>& terms = lists<T>().terms;  // one per B at most: it never grows while the outputs hold spans into it
   outputs.clear();
   terms.clear();
-  size_t num_terms = 0;
-  for (const auto& spec : attr.outputs) num_terms += spec.b.size();
-  terms.reserve(num_terms);  // the outputs hold spans into it
   for (size_t i = 0; i < attr.outputs.size(); ++i) {
     const auto& spec = attr.outputs[i];
     MatmulOutput<T> out;
@@ -70,7 +87,7 @@ void run_dx(const Run& run, const Node& node) {
   const auto before = run.view<const T>(node.inputs[0]);
   const auto dx = run.view<T>(node.outputs[0]);
   if (before.data() != nullptr && before.data() != dx.data()) std::copy_n(before.data(), before.size(), dx.data());
-  thread_local std::vector<MatmulSource<T>> sources;
+  std::vector<MatmulSource<T>>& sources = lists<T>().sources;
   sources.clear();
   for (size_t i = 1; i < node.inputs.size(); i += 2) sources.push_back({run.view<const T>(node.inputs[i]), run.operand<T>(node.inputs[i + 1])});
   matmul_nn<T>(run.context(), node.attr<Attr>().compute, sources, before.data() != nullptr, dx);
@@ -150,7 +167,7 @@ double dw_flops(const Graph& g, const Node& node, const RunSizes& sizes) {
   return 2.0 * static_cast<double>(g.shape(node.inputs[0]).elements(sizes)) * static_cast<double>(g.shape(node.inputs[1]).columns);
 }
 
-const Op kDx = {.name = "projections_dx", .run = typed<run_dx<float>, run_dx<double>>, .scratch = scratch, .flops = dx_flops};
+const Op kDx = {.name = "projections_dx", .run = typed<run_dx<float>, run_dx<double>>, .scratch = scratch, .flops = dx_flops, .prepare = prepare};
 const Op kDw = {.name = "weight_gradient", .run = typed<run_dw<float>, run_dw<double>>, .scratch = scratch, .flops = dw_flops};
 const Op kDbias = {.name = "bias_gradient", .run = typed<run_dbias<float>, run_dbias<double>>};
 const Op kDh = {.name = "lora_up_backward", .run = typed<run_dh<float>, run_dh<double>>, .scratch = scratch};
@@ -202,7 +219,13 @@ void gradient(GradientBuilder& b, const Node& node) {
 }
 
 const Op kProjections = {
-    .name = "projections", .run = typed<run_forward<float>, run_forward<double>>, .gradient = gradient, .scratch = scratch, .flops = forward_flops};
+    .name = "projections",
+    .run = typed<run_forward<float>, run_forward<double>>,
+    .gradient = gradient,
+    .scratch = scratch,
+    .flops = forward_flops,
+    .prepare = prepare,
+};
 
 }  // namespace
 
@@ -219,7 +242,8 @@ std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::ve
   int64_t column = 0;
   for (const Projection& p : outputs) {
     const Shape w = g.shape(p.weight);
-    GRAFT_CHECK(w.columns == g.shape(x).columns, "linear: weight '{}' is {}, expected [out, {}]", g.info(p.weight).name, to_string(w), g.shape(x).columns);
+    GRAFT_CHECK(w.columns == g.shape(x).columns, "linear: weight '{}' is {}, expected [out, {}] for x {}", g.info(p.weight).name, to_string(w),
+                g.shape(x).columns, to_string(g.shape(x)));
     GRAFT_CHECK(!p.bias || g.shape(p.bias).fixed_rows == w.fixed_rows, "linear: bias '{}' is {}, expected [{}, 1]",
                 g.info(p.bias).name, to_string(g.shape(p.bias)), w.fixed_rows);
     Shape y = g.shape(x);
@@ -242,6 +266,7 @@ std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::ve
     attr.outputs.push_back(std::move(out));
     shapes.push_back(y);
   }
+  GRAFT_CHECK(column == (h ? g.shape(h).columns : 0), "linear: h is {}, the adapters' ranks add up to {}", h ? to_string(g.shape(h)) : "none", column);
   return g.add_node(kProjections, std::move(inputs), std::move(attr), std::move(shapes)).outputs;
 }
 

@@ -42,6 +42,8 @@ void gradient(GradientBuilder& b, const Node& node) {
 Value rope(Graph& g, Value x, Value positions, int64_t head_dim, bool interleaved) {
   GRAFT_CHECK(head_dim > 0 && head_dim % 2 == 0 && g.shape(x).columns % head_dim == 0,
               "rope: x is {}, expected a multiple of head_dim {} (even)", to_string(g.shape(x)), head_dim);
+  GRAFT_CHECK(g.shape(positions).kind == g.shape(x).kind && g.shape(positions).columns == 1, "rope: positions is {}, expected one column and the rows of x {}",
+              to_string(g.shape(positions)), to_string(g.shape(x)));
   Node& node = g.add_node(kRope, {x, positions}, Attr{head_dim, interleaved, false}, {g.shape(x)}, "rope");
   node.in_place = {{0, 0}};
   return node.outputs[0];
