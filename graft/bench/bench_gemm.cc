@@ -19,8 +19,8 @@ struct Shape {
   int64_t n, k;
 };
 constexpr Shape kShapes[] = {
-    {"qwen2.5-0.5b q, o", 896, 896},     {"qwen2.5-0.5b k, v", 128, 896},      {"qwen2.5-0.5b gate, up", 4864, 896},
-    {"qwen2.5-0.5b down", 896, 4864},    {"lora A, rank 16", 16, 896},         {"qwen3-0.6b gate, up", 3072, 1024},
+    {"qwen2.5-0.5b q, o", 896, 896},  {"qwen2.5-0.5b k, v", 128, 896}, {"qwen2.5-0.5b gate, up", 4864, 896},
+    {"qwen2.5-0.5b down", 896, 4864}, {"lora A, rank 16", 16, 896},    {"qwen3-0.6b gate, up", 3072, 1024},
 };
 
 void fill(float* x, int64_t n, uint64_t seed) {
@@ -55,7 +55,9 @@ Timing time_calls(double total, const std::function<void()>& f) {
 // Compares some outputs with f64; throws Error where one is wrong, since a speed of wrong results means nothing.
 void check(const char* what, int64_t rows, int64_t columns, int64_t summed, View<const float, 2> y, Compute compute,
            const std::function<float(int64_t, int64_t)>& a, const std::function<float(int64_t, int64_t)>& b) {
-  const auto operand = [&](float x) { return static_cast<double>(compute == Compute::kBF16 ? to_float(to_bf16(x)) : x); };
+  const auto operand = [&](float x) {
+    return static_cast<double>(compute == Compute::kBF16 ? to_float(to_bf16(x)) : x);
+  };
   for (int64_t i = 0; i < 16; ++i) {
     const int64_t row = i * (rows - 1) / 15, column = (15 - i) * (columns - 1) / 15;
     double want = 0, magnitude = 0;
@@ -65,9 +67,10 @@ void check(const char* what, int64_t rows, int64_t columns, int64_t summed, View
       magnitude += std::fabs(p);
     }
     const auto got = static_cast<double>(y(row, column));
-    // The rounding errors of a chain of n steps mostly cancel; 64 units of the sum of magnitudes is far above what is left.
-    GRAFT_CHECK(std::fabs(got - want) <= 64 * 0x1p-23 * magnitude, "bench {}: entry ({}, {}) is {}, float64 gives {}", what, row, column, got,
-                want);
+    // The rounding errors of a chain of n steps mostly cancel; 64 units of the sum of magnitudes is far above what is
+    // left.
+    GRAFT_CHECK(std::fabs(got - want) <= 64 * 0x1p-23 * magnitude, "bench {}: entry ({}, {}) is {}, float64 gives {}",
+                what, row, column, got, want);
   }
 }
 
@@ -108,7 +111,8 @@ std::vector<GemmBenchRow> bench_gemm(ThreadPool& pool, const MachineReport& mach
           row.seconds = timing.median;
           row.best_seconds = timing.best;
           row.gflops = 2e-9 * static_cast<double>(rows * shape.n * shape.k) / row.seconds;
-          const double peak = compute == Compute::kBF16 && machine.bf16_dot_gflops > 0 ? machine.bf16_dot_gflops : machine.fma_gflops;
+          const double peak =
+              compute == Compute::kBF16 && machine.bf16_dot_gflops > 0 ? machine.bf16_dot_gflops : machine.fma_gflops;
           row.share_of_peak = peak > 0 ? row.gflops / peak : 0;
           row.gbps = 1e-9 * static_cast<double>(weight.bytes()) / row.seconds;
           row.share_of_read = machine.read_gbps > 0 ? row.gbps / machine.read_gbps : 0;
@@ -119,22 +123,29 @@ std::vector<GemmBenchRow> bench_gemm(ThreadPool& pool, const MachineReport& mach
           MatmulOutput<float> output;
           output.w.weight = &weight;
           output.y = ys;
-          const auto nt = [&] { matmul_nt<float>(context, compute, xs, std::span<const MatmulOutput<float>>(&output, 1)); };
+          const auto nt = [&] {
+            matmul_nt<float>(context, compute, xs, std::span<const MatmulOutput<float>>(&output, 1));
+          };
           nt();
-          check("nt", rows, shape.n, shape.k, ys, compute, [&](int64_t i, int64_t j) { return xs(i, j); },
-                [&](int64_t o, int64_t j) { return w(o, j); });
+          check(
+              "nt", rows, shape.n, shape.k, ys, compute, [&](int64_t i, int64_t j) { return xs(i, j); },
+              [&](int64_t o, int64_t j) { return w(o, j); });
           add("nt", compute, nt);
           const MatmulSource<float> source = {dys, output.w};
-          const auto nn = [&] { matmul_nn<float>(context, compute, std::span<const MatmulSource<float>>(&source, 1), false, dxs); };
+          const auto nn = [&] {
+            matmul_nn<float>(context, compute, std::span<const MatmulSource<float>>(&source, 1), false, dxs);
+          };
           nn();
-          check("nn", rows, shape.k, shape.n, dxs, compute, [&](int64_t i, int64_t j) { return dys(i, j); },
-                [&](int64_t k, int64_t j) { return w(j, k); });
+          check(
+              "nn", rows, shape.k, shape.n, dxs, compute, [&](int64_t i, int64_t j) { return dys(i, j); },
+              [&](int64_t k, int64_t j) { return w(j, k); });
           add("nn", compute, nn);
           if (compute == Compute::kF32) {
             const auto tn = [&] { matmul_tn<float>(context, dys, xs, 1.0f, false, dws); };
             tn();
-            check("tn", shape.n, shape.k, rows, dws, compute, [&](int64_t n, int64_t t) { return dys(t, n); },
-                  [&](int64_t k, int64_t t) { return xs(t, k); });
+            check(
+                "tn", shape.n, shape.k, rows, dws, compute, [&](int64_t n, int64_t t) { return dys(t, n); },
+                [&](int64_t k, int64_t t) { return xs(t, k); });
             add("tn", compute, tn);
           }
         }

@@ -19,12 +19,12 @@ struct GemmBenchRow {
   DType type = DType::kF32;
   Compute compute = Compute::kF32;
   int threads = 1;
-  double seconds = 0;          // median
-  double best_seconds = 0;     // quickest run: what a busy machine hides from the median
-  double gflops = 0;           // 2 rows n k / seconds
-  double share_of_peak = 0;    // of the FMA peak, or of the bf16 dot peak for Compute::kBF16 where the CPU has one
-  double gbps = 0;             // bytes of the weight / seconds
-  double share_of_read = 0;    // of the read bandwidth; above 1 where the weight stays in a cache
+  double seconds = 0;        // median
+  double best_seconds = 0;   // quickest run: what a busy machine hides from the median
+  double gflops = 0;         // 2 rows n k / seconds
+  double share_of_peak = 0;  // of the FMA peak, or of the bf16 dot peak for Compute::kBF16 where the CPU has one
+  double gbps = 0;           // bytes of the weight / seconds
+  double share_of_read = 0;  // of the read bandwidth; above 1 where the weight stays in a cache
 };
 
 struct GemmBenchOptions {

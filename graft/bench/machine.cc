@@ -70,7 +70,9 @@ double measure_bf16_dot_gflops(ThreadPool& pool) {
 double measure_read_gbps(ThreadPool& pool) {
   const MachineTable* table = machine_simd();
   const Buffer data(kThreadBytes * static_cast<size_t>(pool.num_threads()));
-  pool.parallel(pool.num_threads(), [&](int64_t i, int) { std::memset(data.data() + static_cast<size_t>(i) * kThreadBytes, 1, kThreadBytes); });
+  pool.parallel(pool.num_threads(), [&](int64_t i, int) {
+    std::memset(data.data() + static_cast<size_t>(i) * kThreadBytes, 1, kThreadBytes);
+  });
   double rates[kTries];
   for (double& rate : rates) {
     const auto start = Clock::now();
@@ -97,7 +99,8 @@ double measure_copy_gbps(ThreadPool& pool) {
   for (int i = 0; i < kTries + 1; ++i) {  // the first touches the pages
     const auto start = Clock::now();
     pool.parallel(pool.num_threads(), [&](int64_t part, int) {
-      std::memcpy(to.data() + static_cast<size_t>(part) * bytes, from.data() + static_cast<size_t>(part) * bytes, bytes);
+      std::memcpy(to.data() + static_cast<size_t>(part) * bytes, from.data() + static_cast<size_t>(part) * bytes,
+                  bytes);
     });
     if (i == 0) {
       std::memset(from.data(), 1, from.bytes());  // real pages, not the shared zero page

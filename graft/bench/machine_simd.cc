@@ -1,8 +1,10 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "graft/bench/machine_simd.cc"
+// clang-format off: the order of these is their meaning
 #include "graft/kernels/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+// clang-format on
 
 #include "graft/bench/machine_table.h"
 
@@ -18,8 +20,10 @@ float fma(int64_t rounds) noexcept {
   const hn::ScalableTag<float> d;
   const auto x = hn::Set(d, 0.999f), y = hn::Set(d, 0.001f);
   // The chains start from different values: equal ones would be one chain to the compiler.
-  auto s0 = hn::Set(d, 0.0f), s1 = hn::Set(d, 0.1f), s2 = hn::Set(d, 0.2f), s3 = hn::Set(d, 0.3f), s4 = hn::Set(d, 0.4f);
-  auto s5 = hn::Set(d, 0.5f), s6 = hn::Set(d, 0.6f), s7 = hn::Set(d, 0.7f), s8 = hn::Set(d, 0.8f), s9 = hn::Set(d, 0.9f);
+  auto s0 = hn::Set(d, 0.0f), s1 = hn::Set(d, 0.1f), s2 = hn::Set(d, 0.2f), s3 = hn::Set(d, 0.3f),
+       s4 = hn::Set(d, 0.4f);
+  auto s5 = hn::Set(d, 0.5f), s6 = hn::Set(d, 0.6f), s7 = hn::Set(d, 0.7f), s8 = hn::Set(d, 0.8f),
+       s9 = hn::Set(d, 0.9f);
   auto s10 = hn::Set(d, 1.1f), s11 = hn::Set(d, 1.2f);
   for (int64_t i = 0; i < rounds; ++i) {
     s0 = hn::MulAdd(s0, x, y);
@@ -35,8 +39,9 @@ float fma(int64_t rounds) noexcept {
     s10 = hn::MulAdd(s10, x, y);
     s11 = hn::MulAdd(s11, x, y);
   }
-  const auto sum = hn::Add(hn::Add(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), hn::Add(hn::Add(s4, s5), hn::Add(s6, s7))),
-                           hn::Add(hn::Add(s8, s9), hn::Add(s10, s11)));
+  const auto sum =
+      hn::Add(hn::Add(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), hn::Add(hn::Add(s4, s5), hn::Add(s6, s7))),
+              hn::Add(hn::Add(s8, s9), hn::Add(s10, s11)));
   return hn::GetLane(sum);
 }
 
@@ -57,7 +62,7 @@ uint32_t read(const uint32_t* data, int64_t count) noexcept {
   return hn::GetLane(hn::Xor(s0, s1));
 }
 
-constexpr MachineTable kMachineTable = {fma, kChains * kLanes * 2, read};
+constexpr MachineTable kMachineTable = {fma, kChains* kLanes * 2, read};
 
 }  // namespace
 }  // namespace graft::HWY_NAMESPACE

@@ -22,13 +22,15 @@ void dora_norm(Context& context, const Operand<T>& w, View<const T, 2> a, View<c
 
 ScratchNeed dora_norm_scratch(int, int64_t, int64_t) { return {}; }
 
-void merge_rows(Context& context, View<const float, 2> w_rows, View<const float, 2> a, View<const float, 2> b_rows, float scaling,
-                std::span<const float> magnitude_rows, View<float, 2> merged) noexcept {
+void merge_rows(Context& context, View<const float, 2> w_rows, View<const float, 2> a, View<const float, 2> b_rows,
+                float scaling, std::span<const float> magnitude_rows, View<float, 2> merged) noexcept {
   const GemmRefTable<float>& kernels = gemm_ref<float>();
   constexpr int64_t kRows = 64;
   context.pool().parallel((merged.extent(0) + kRows - 1) / kRows, [&](int64_t task, int) {
     const int64_t begin = task * kRows, rows = std::min(kRows, merged.extent(0) - begin);
-    const auto part = [&](auto view) { return decltype(view)(view.row(begin), {rows, view.extent(1)}, view.strides()); };
+    const auto part = [&](auto view) {
+      return decltype(view)(view.row(begin), {rows, view.extent(1)}, view.strides());
+    };
     const Operand<float> w = {nullptr, part(w_rows)};
     const View<float, 2> to = part(merged);
     const View<const float, 2> b = part(b_rows);

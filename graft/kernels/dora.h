@@ -15,9 +15,10 @@ void dora_norm(Context& context, const Operand<T>& w, View<const T, 2> a, View<c
                std::span<T> norm) noexcept;
 ScratchNeed dora_norm_scratch(int num_threads, int64_t in_features, int64_t rank);
 
-// merged[o, :] = (magnitude[o] / norm[o] *) (W[o,:] + scaling * B[o,:] A) for rows [first_row, first_row + num_rows), f32: the
-// merge of one tensor, block by block. w_rows [num_rows, in] plain rows, in place allowed; magnitude may be empty (plain LoRA).
-void merge_rows(Context& context, View<const float, 2> w_rows, View<const float, 2> a, View<const float, 2> b_rows, float scaling,
-                std::span<const float> magnitude_rows, View<float, 2> merged) noexcept;
+// merged[o, :] = (magnitude[o] / norm[o] *) (W[o,:] + scaling * B[o,:] A) for rows [first_row, first_row + num_rows),
+// f32: the merge of one tensor, block by block. w_rows [num_rows, in] plain rows, in place allowed; magnitude may be
+// empty (plain LoRA).
+void merge_rows(Context& context, View<const float, 2> w_rows, View<const float, 2> a, View<const float, 2> b_rows,
+                float scaling, std::span<const float> magnitude_rows, View<float, 2> merged) noexcept;
 
 }  // namespace graft

@@ -12,7 +12,8 @@ using test::Matrix;
 struct Case {
   int64_t out, in, rank;
 };
-constexpr Case kCases[] = {{1, 1, 1}, {33, 63, 4}, {70, 65, 16}, {13, 600, 8}, {5, 4096, 3}, {6, 5000, 2}, {3, 40, 520}};
+constexpr Case kCases[] = {{1, 1, 1},    {33, 63, 4},  {70, 65, 16}, {13, 600, 8},
+                           {5, 4096, 3}, {6, 5000, 2}, {3, 40, 520}};
 
 TEST(Dora, NormOfAdaptedRowsIsNearFloat64AndTheSameOnEveryLevel) {
   const test::LevelGuard guard;
@@ -42,7 +43,8 @@ TEST(Dora, NormOfAdaptedRowsIsNearFloat64AndTheSameOnEveryLevel) {
       double sum = 0;
       for (int64_t k = 0; k < c.in; ++k) {
         double update = 0;
-        for (int64_t r = 0; r < c.rank; ++r) update += static_cast<double>(b.at(o, r)) * static_cast<double>(a.at(r, k));
+        for (int64_t r = 0; r < c.rank; ++r)
+          update += static_cast<double>(b.at(o, r)) * static_cast<double>(a.at(r, k));
         const double v = static_cast<double>(w.at(o, k)) + static_cast<double>(scaling) * update;
         sum += v * v;
       }
@@ -79,7 +81,8 @@ TEST(Dora, MergeAddsTheUpdateAndScalesRows) {
         double sum = 0;
         for (int64_t k = 0; k < c.in; ++k) {
           double update = 0;
-          for (int64_t r = 0; r < c.rank; ++r) update += static_cast<double>(b.at(o, r)) * static_cast<double>(a.at(r, k));
+          for (int64_t r = 0; r < c.rank; ++r)
+            update += static_cast<double>(b.at(o, r)) * static_cast<double>(a.at(r, k));
           v.push_back(static_cast<double>(w.at(o, k)) + 0.5 * update);
           sum += v.back() * v.back();
         }
@@ -87,7 +90,8 @@ TEST(Dora, MergeAddsTheUpdateAndScalesRows) {
         for (int64_t k = 0; k < c.in; ++k) {
           const double want = factor * v[static_cast<size_t>(k)];
           // rank roundings of terms of size 1, scaled as the result is
-          EXPECT_NEAR(first.at(o, k), want, 4e-6 * std::fabs(want) + factor * 1e-6 * std::sqrt(static_cast<double>(c.rank)));
+          EXPECT_NEAR(first.at(o, k), want,
+                      4e-6 * std::fabs(want) + factor * 1e-6 * std::sqrt(static_cast<double>(c.rank)));
         }
       }
     }

@@ -36,7 +36,8 @@ void embedding(Context& context, std::span<const int32_t> ids, const Operand<T>&
 
 // A task owns some columns and takes the tokens in order: the sum of each id is ascending, and no id is a bottleneck.
 template <typename T>
-void embedding_backward(Context& context, std::span<const int32_t> ids, View<const T, 2> dy, View<T, 2> dtable) noexcept {
+void embedding_backward(Context& context, std::span<const int32_t> ids, View<const T, 2> dy,
+                        View<T, 2> dtable) noexcept {
   const int64_t columns = dtable.extent(1);
   context.pool().parallel((columns + kColumnsPerTask - 1) / kColumnsPerTask, [&](int64_t task, int) {
     const int64_t begin = task * kColumnsPerTask, end = std::min(columns, begin + kColumnsPerTask);
@@ -77,10 +78,10 @@ void scatter_rows(Context& context, std::span<const int32_t> rows, View<const T,
   });
 }
 
-#define GRAFT_INSTANTIATE(T)                                                                              \
-  template void embedding<T>(Context&, std::span<const int32_t>, const Operand<T>&, View<T, 2>) noexcept; \
+#define GRAFT_INSTANTIATE(T)                                                                                      \
+  template void embedding<T>(Context&, std::span<const int32_t>, const Operand<T>&, View<T, 2>) noexcept;         \
   template void embedding_backward<T>(Context&, std::span<const int32_t>, View<const T, 2>, View<T, 2>) noexcept; \
-  template void gather_rows<T>(Context&, std::span<const int32_t>, View<const T, 2>, View<T, 2>) noexcept; \
+  template void gather_rows<T>(Context&, std::span<const int32_t>, View<const T, 2>, View<T, 2>) noexcept;        \
   template void scatter_rows<T>(Context&, std::span<const int32_t>, View<const T, 2>, View<T, 2>) noexcept;
 GRAFT_INSTANTIATE(float)
 GRAFT_INSTANTIATE(double)

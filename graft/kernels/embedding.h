@@ -9,13 +9,16 @@
 
 namespace graft {
 
-// y[i] = table[ids[i]], widened. ids in [0, vocab). table [vocab, hidden] packed (a tied head is the same Weight) or plain rows.
+// y[i] = table[ids[i]], widened. ids in [0, vocab). table [vocab, hidden] packed (a tied head is the same Weight) or
+// plain rows.
 template <typename T>
 void embedding(Context& context, std::span<const int32_t> ids, const Operand<T>& table, View<T, 2> y) noexcept;
 
-// dtable[id] += sum of dy[i] over the i with ids[i] == id, i ascending (stable sort of ids). dtable [vocab, hidden] rows.
+// dtable[id] += sum of dy[i] over the i with ids[i] == id, i ascending (stable sort of ids). dtable [vocab, hidden]
+// rows.
 template <typename T>
-void embedding_backward(Context& context, std::span<const int32_t> ids, View<const T, 2> dy, View<T, 2> dtable) noexcept;
+void embedding_backward(Context& context, std::span<const int32_t> ids, View<const T, 2> dy,
+                        View<T, 2> dtable) noexcept;
 ScratchNeed embedding_backward_scratch(int num_threads, int64_t tokens);
 
 // y[i] = x[rows[i]] and its transpose dx[rows[i]] = dy[i], every other row of dx 0. rows are distinct and ascending.

@@ -1,5 +1,5 @@
-// bf16 dot products by AMX tiles (TDPBF16PS): 2 x 2 tiles of sums, two of x and two of W, so that four loads feed four multiplies.
-// A 64-wide panel of pairs is four B tiles side by side: 16 pairs (rows 256 bytes apart) by 16 outputs.
+// bf16 dot products by AMX tiles (TDPBF16PS): 2 x 2 tiles of sums, two of x and two of W, so that four loads feed four
+// multiplies. A 64-wide panel of pairs is four B tiles side by side: 16 pairs (rows 256 bytes apart) by 16 outputs.
 
 #include <immintrin.h>
 
@@ -32,7 +32,8 @@ void configure(int upper, int lower) {
 }
 
 template <bool kTwoRows>
-void half(const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t num_pairs, float* c, int64_t c_stride, bool resume) {
+void half(const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t num_pairs, float* c, int64_t c_stride,
+          bool resume) {
   const auto a_bytes = static_cast<size_t>(a_stride * 4), c_bytes = static_cast<size_t>(c_stride * 4);
   const uint32_t* lower = a + 16 * a_stride;
   if (resume) {
@@ -69,8 +70,8 @@ void half(const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t num_pa
 }
 
 // One kind of instruction for every number of rows, so that a row's bits do not depend on its neighbours.
-void tile(int rows, int lanes, const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t num_pairs, float* c, int64_t c_stride,
-          bool resume) noexcept {
+void tile(int rows, int lanes, const uint32_t* a, int64_t a_stride, const uint32_t* b, int64_t num_pairs, float* c,
+          int64_t c_stride, bool resume) noexcept {
   const int upper = rows < 16 ? rows : 16, lower = rows - upper;
   configure(upper, lower);
   for (int64_t j = 0; j < lanes; j += 32) {

@@ -27,11 +27,12 @@ Ahead ahead_nn(const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64
   if (w.weight->type() == DType::kF32) {
     return {static_cast<const float*>(w.weight->data()) + o0 * in + k0 * 32, ceil_div(n, 32), count * 128, in * 128};
   }
-  return {pairs_at(*w.weight, o0 / kGemmPanel, k0 / 2), ceil_div(n, kGemmPanel), (count + 1) / 2 * 256, (in + 1) / 2 * 256};
+  return {pairs_at(*w.weight, o0 / kGemmPanel, k0 / 2), ceil_div(n, kGemmPanel), (count + 1) / 2 * 256,
+          (in + 1) / 2 * 256};
 }
 
-Block block_nt(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t count, int64_t k0, int64_t n, bool rounded,
-               float* scratch) {
+Block block_nt(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t count, int64_t k0, int64_t n,
+               bool rounded, float* scratch) {
   const Block in_scratch = {scratch, kGemmPanel, 32};
   if (w.weight == nullptr) {
     const float* rows = w.rows.data() + o0 * w.rows.stride(0) + k0 * w.rows.stride(1);
@@ -39,7 +40,8 @@ Block block_nt(const GemmTable& table, const Operand<float>& w, int64_t o0, int6
       table.transpose_rows(rows, w.rows.stride(0), count, n, scratch);
     } else {
       for (int64_t k = 0; k < n; ++k) {
-        for (int64_t j = 0; j < count; ++j) scratch[k * kGemmPanel + j] = rows[j * w.rows.stride(0) + k * w.rows.stride(1)];
+        for (int64_t j = 0; j < count; ++j)
+          scratch[k * kGemmPanel + j] = rows[j * w.rows.stride(0) + k * w.rows.stride(1)];
       }
     }
   } else if (w.weight->type() == DType::kF32) {
@@ -59,8 +61,8 @@ Block block_nt(const GemmTable& table, const Operand<float>& w, int64_t o0, int6
   return in_scratch;
 }
 
-void block_nn(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64_t count, bool rounded,
-              float* scratch) {
+void block_nn(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64_t count,
+              bool rounded, float* scratch) {
   if (w.weight == nullptr) {
     for (int64_t o = 0; o < n; ++o) {
       const float* row = w.rows.data() + (o0 + o) * w.rows.stride(0) + k0 * w.rows.stride(1);
@@ -80,8 +82,8 @@ void block_nn(const GemmTable& table, const Operand<float>& w, int64_t o0, int64
   } else {
     const bool is_bf16 = w.weight->type() == DType::kBF16;
     for (int64_t o = 0; o < n; o += kGemmPanel) {
-      table.transpose_pairs(is_bf16, pairs_at(*w.weight, (o0 + o) / kGemmPanel, k0 / 2), std::min(kGemmPanel, n - o), (count + 1) / 2,
-                            scratch + o * kGemmPanel);
+      table.transpose_pairs(is_bf16, pairs_at(*w.weight, (o0 + o) / kGemmPanel, k0 / 2), std::min(kGemmPanel, n - o),
+                            (count + 1) / 2, scratch + o * kGemmPanel);
     }
     rounded = rounded && !is_bf16;
   }
@@ -99,7 +101,8 @@ void pack_f32(Context& context, View<const float, 2> x, int64_t row_begin, int64
   });
 }
 
-void pack_pairs(Context& context, const DotTable& dot, View<const float, 2> x, int64_t row_begin, int64_t rows, int64_t stride) {
+void pack_pairs(Context& context, const DotTable& dot, View<const float, 2> x, int64_t row_begin, int64_t rows,
+                int64_t stride) {
   auto* const packed = context.shared<uint16_t>();
   const int64_t in = x.extent(1);
   context.pool().parallel(ceil_div(rows, 16), [&](int64_t task, int) {
@@ -114,12 +117,9 @@ void pack_pairs(Context& context, const DotTable& dot, View<const float, 2> x, i
 const DotTable* dot_table(Compute compute) {
   if (compute != Compute::kBF16) return nullptr;
   switch (cpu_level()) {
-    case CpuLevel::kAmx:
-      return gemm_amx();
-    case CpuLevel::kAvx512Bf16:
-      return gemm_avx512bf16();
-    default:
-      return nullptr;
+    case CpuLevel::kAmx: return gemm_amx();
+    case CpuLevel::kAvx512Bf16: return gemm_avx512bf16();
+    default: return nullptr;
   }
 }
 
@@ -133,9 +133,13 @@ bool enough_scratch(Context& context, int64_t rows, int64_t summed, int64_t outp
 }  // namespace blocked
 
 ScratchNeed matmul_scratch(int, int64_t rows, int64_t in_features, int64_t out_features) {
-  const int64_t row_bytes = blocked::packed_row_bytes(std::max(in_features, out_features) * static_cast<int64_t>(sizeof(float)));
-  const int64_t shared = std::min(rows * row_bytes, std::max(blocked::kPackBytes, blocked::kLeastPackedRows * row_bytes));
-  const int64_t row_block = std::min(blocked::kMaxRowBlock, std::max<int64_t>(5 * kGemmTileRows, blocked::ceil_div(rows, kGemmTileRows) * kGemmTileRows));
+  const int64_t row_bytes =
+      blocked::packed_row_bytes(std::max(in_features, out_features) * static_cast<int64_t>(sizeof(float)));
+  const int64_t shared =
+      std::min(rows * row_bytes, std::max(blocked::kPackBytes, blocked::kLeastPackedRows * row_bytes));
+  const int64_t row_block =
+      std::min(blocked::kMaxRowBlock,
+               std::max<int64_t>(5 * kGemmTileRows, blocked::ceil_div(rows, kGemmTileRows) * kGemmTileRows));
   return {static_cast<size_t>(shared), static_cast<size_t>((2 * blocked::kBlockFloats + row_block * kGemmPanel) * 4)};
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
-// What the blocked drivers share: how rows and columns are cut, how x is packed, how a block of W is laid into a worker's scratch.
+// What the blocked drivers share: how rows and columns are cut, how x is packed, how a block of W is laid into a
+// worker's scratch.
 
 #include <algorithm>
 #include <cstdint>
@@ -10,7 +11,8 @@
 
 namespace graft::blocked {
 
-constexpr int64_t kMaxRowBlock = 768;  // rows of a task: their partial sums (192 KB) and a block of B (128 KB) stay in L2
+constexpr int64_t kMaxRowBlock =
+    768;  // rows of a task: their partial sums (192 KB) and a block of B (128 KB) stay in L2
 constexpr int64_t kBlockFloats = kGemmBlock * kGemmPanel;
 constexpr int64_t kPackBytes = int64_t{8} << 20;  // packed x at a time
 constexpr int64_t kLeastPackedRows = 64;
@@ -20,7 +22,9 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Bytes between packed rows: an odd number of cache lines, so that the rows of a tile never share an L1 set.
 inline int64_t packed_row_bytes(int64_t bytes) { return (ceil_div(bytes, 64) | 1) * 64; }
-inline int64_t packed_rows_at_once(int64_t rows, int64_t row_bytes) { return std::min(rows, std::max(kLeastPackedRows, kPackBytes / row_bytes)); }
+inline int64_t packed_rows_at_once(int64_t rows, int64_t row_bytes) {
+  return std::min(rows, std::max(kLeastPackedRows, kPackBytes / row_bytes));
+}
 
 // Rows whose distance is near a power of two meet in the same few sets of an 8-way, 64-set L1.
 inline bool rows_collide(int64_t stride) {
@@ -41,9 +45,11 @@ struct Split {
 
 // Enough row blocks for all threads where there are few column blocks.
 inline Split split_rows(int64_t rows, int64_t column_blocks, int threads, int64_t tile_rows) {
-  const int64_t wanted = threads == 1 ? 1 : ceil_div(int64_t{kTasksPerThread} * threads, std::max<int64_t>(1, column_blocks));
+  const int64_t wanted =
+      threads == 1 ? 1 : ceil_div(int64_t{kTasksPerThread} * threads, std::max<int64_t>(1, column_blocks));
   const int64_t blocks = std::max(ceil_div(rows, kMaxRowBlock), std::min(wanted, ceil_div(rows, 2 * tile_rows)));
-  const int64_t block = blocks == 0 ? 1 : std::min(kMaxRowBlock, ceil_div(ceil_div(rows, blocks), tile_rows) * tile_rows);
+  const int64_t block =
+      blocks == 0 ? 1 : std::min(kMaxRowBlock, ceil_div(ceil_div(rows, blocks), tile_rows) * tile_rows);
   return {rows, block, ceil_div(rows, block)};
 }
 
@@ -58,8 +64,8 @@ void for_each_tile(int64_t rows, int64_t tile_rows, F&& f) {
   }
 }
 
-// Memory that the next block of B will be made from, asked for in small portions between the tiles of this one: `chunks` pieces of
-// `bytes`, `stride` bytes apart, into L2.
+// Memory that the next block of B will be made from, asked for in small portions between the tiles of this one:
+// `chunks` pieces of `bytes`, `stride` bytes apart, into L2.
 class Ahead {
  public:
   Ahead() = default;
@@ -82,14 +88,14 @@ struct Block {
   int64_t stride, half;
 };
 
-inline void multiply(const GemmTable& table, const Rows& x, int64_t rows, int64_t lanes, const Block& b, int64_t n, float* c, bool add,
-              Ahead ahead = {}) {
+inline void multiply(const GemmTable& table, const Rows& x, int64_t rows, int64_t lanes, const Block& b, int64_t n,
+                     float* c, bool add, Ahead ahead = {}) {
   const int64_t tiles = ceil_div(rows, kGemmTileRows);
   for_each_tile(rows, kGemmTileRows, [&](int64_t row, int count) {
     ahead.portion(tiles);
     for (int64_t j = 0; j < lanes; j += 32) {
-      table.tile(count, lanes - j > 16 ? 32 : 16, x.data + row * x.stride, x.stride, b.data + j / 32 * b.half, b.stride, n,
-                 c + row * kGemmPanel + j, kGemmPanel, add);
+      table.tile(count, lanes - j > 16 ? 32 : 16, x.data + row * x.stride, x.stride, b.data + j / 32 * b.half, b.stride,
+                 n, c + row * kGemmPanel + j, kGemmPanel, add);
     }
   });
 }
@@ -101,19 +107,22 @@ inline const uint32_t* pairs_at(const Weight& w, int64_t panel, int64_t pair) {
   return static_cast<const uint32_t*>(w.data()) + (panel * ((w.in_features() + 1) / 2) + pair) * kGemmPanel;
 }
 
-// B[k][o]: summed entries [k0, k0 + n), outputs [o0, o0 + count). Written to `scratch`, unless the weight lies in memory that way.
-Block block_nt(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t count, int64_t k0, int64_t n, bool rounded,
-               float* scratch);
-// B[o][k]: summed entries are the outputs [o0, o0 + n), lanes the columns [k0, k0 + count); k0 and o0 are multiples of 64.
-void block_nn(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64_t count, bool rounded,
-              float* scratch);
+// B[k][o]: summed entries [k0, k0 + n), outputs [o0, o0 + count). Written to `scratch`, unless the weight lies in
+// memory that way.
+Block block_nt(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t count, int64_t k0, int64_t n,
+               bool rounded, float* scratch);
+// B[o][k]: summed entries are the outputs [o0, o0 + n), lanes the columns [k0, k0 + count); k0 and o0 are multiples of
+// 64.
+void block_nn(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64_t count,
+              bool rounded, float* scratch);
 // What block_nt and block_nn read for the block at (o0, k0).
 Ahead ahead_nt(const Operand<float>& w, int64_t o0, int64_t k0, int64_t n);
 Ahead ahead_nn(const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64_t count);
 
 // Rows of x packed into shared memory as f32, rounded to bf16 where asked for; or as bf16 pairs, padded with zeros.
 void pack_f32(Context& context, View<const float, 2> x, int64_t row_begin, int64_t rows, bool rounded, int64_t stride);
-void pack_pairs(Context& context, const DotTable& dot, View<const float, 2> x, int64_t row_begin, int64_t rows, int64_t stride);
+void pack_pairs(Context& context, const DotTable& dot, View<const float, 2> x, int64_t row_begin, int64_t rows,
+                int64_t stride);
 
 const DotTable* dot_table(Compute compute);  // null: f32 arithmetic
 bool enough_scratch(Context& context, int64_t rows, int64_t summed, int64_t outputs);

@@ -11,8 +11,9 @@ namespace {
 using namespace blocked;
 
 // dx = dy W by bf16 dot products: one source of one task, sums into c.
-void sum_nn_dot(const GemmTable& table, const DotTable& dot, const uint32_t* dy, int64_t stride, const Operand<float>& w, int64_t rows,
-                int64_t k0, int64_t count, int64_t columns, int64_t next_block, float* scratch, float* c) {
+void sum_nn_dot(const GemmTable& table, const DotTable& dot, const uint32_t* dy, int64_t stride,
+                const Operand<float>& w, int64_t rows, int64_t k0, int64_t count, int64_t columns, int64_t next_block,
+                float* scratch, float* c) {
   auto* const pairs = reinterpret_cast<uint32_t*>(scratch + kBlockFloats);
   const int64_t out = w.out_features();
   if (out == 0) std::fill_n(c, rows * kGemmPanel, 0.0f);
@@ -31,11 +32,13 @@ void sum_nn_dot(const GemmTable& table, const DotTable& dot, const uint32_t* dy,
     std::fill(pairs + num_pairs * kGemmPanel, pairs + padded * kGemmPanel, 0u);
     const bool last = o0 + n == out;
     const int64_t next_o = last ? 0 : o0 + n, next_k = last ? k0 + next_block * kGemmPanel : k0;
-    Ahead ahead = ahead_nn(w, next_o, std::min(kGemmBlock, out - next_o), next_k, std::min(kGemmPanel, columns - next_k));
+    Ahead ahead =
+        ahead_nn(w, next_o, std::min(kGemmBlock, out - next_o), next_k, std::min(kGemmPanel, columns - next_k));
     const int64_t tiles = ceil_div(rows, dot.tile_rows);
     for_each_tile(rows, dot.tile_rows, [&](int64_t t, int height) {
       ahead.portion(tiles);
-      dot.tile(height, static_cast<int>(count), dy + t * stride + o0 / 2, stride, pairs, padded, c + t * kGemmPanel, kGemmPanel, o0 > 0);
+      dot.tile(height, static_cast<int>(count), dy + t * stride + o0 / 2, stride, pairs, padded, c + t * kGemmPanel,
+               kGemmPanel, o0 > 0);
     });
   }
 }
@@ -49,7 +52,8 @@ bool blocked_nn(Context& context, Compute compute, std::span<const MatmulSource<
   const int64_t rows = dx.extent(0), columns = dx.extent(1);
   int64_t longest = 0;
   for (const MatmulSource<float>& source : sources) {
-    if (source.dy.stride(1) != 1 || (source.w.weight != nullptr && source.w.weight->type() == DType::kF64)) return false;
+    if (source.dy.stride(1) != 1 || (source.w.weight != nullptr && source.w.weight->type() == DType::kF64))
+      return false;
     longest = std::max(longest, source.dy.extent(1));
   }
   if (rows == 0 || columns == 0) return true;
@@ -79,7 +83,8 @@ bool blocked_nn(Context& context, Compute compute, std::span<const MatmulSource<
         float* const c = scratch + 2 * kBlockFloats;
         const int64_t k0 = task / split.count * kGemmPanel, count = std::min(kGemmPanel, columns - k0);
         const int64_t row = split.begin(task % split.count), height = split.end(task % split.count) - row;
-        const int64_t next_block = split.count == 1 ? context.num_threads() : 0;  // where this thread's next task probably lies
+        const int64_t next_block =
+            split.count == 1 ? context.num_threads() : 0;  // where this thread's next task probably lies
         if (dot != nullptr) {
           const uint32_t* dy = context.shared<uint32_t>() + row * (row_bytes / 4);
           sum_nn_dot(*table, *dot, dy, row_bytes / 4, source.w, height, k0, count, columns, next_block, scratch, c);
@@ -90,8 +95,10 @@ bool blocked_nn(Context& context, Compute compute, std::span<const MatmulSource<
             block_nn(*table, source.w, o0, n, k0, count, rounded, scratch);
             const bool last = o0 + n == out;
             const int64_t next_o = last ? 0 : o0 + n, next_k = last ? k0 + next_block * kGemmPanel : k0;
-            multiply(*table, {a.data + row * a.stride + o0, a.stride}, height, ceil_div(count, 16) * 16, {scratch, kGemmPanel, 32}, n, c,
-                     o0 > 0, ahead_nn(source.w, next_o, std::min(kGemmBlock, out - next_o), next_k, std::min(kGemmPanel, columns - next_k)));
+            multiply(*table, {a.data + row * a.stride + o0, a.stride}, height, ceil_div(count, 16) * 16,
+                     {scratch, kGemmPanel, 32}, n, c, o0 > 0,
+                     ahead_nn(source.w, next_o, std::min(kGemmBlock, out - next_o), next_k,
+                              std::min(kGemmPanel, columns - next_k)));
           }
         }
         float* const to = dx.row(pass + row) + k0;
@@ -117,7 +124,8 @@ bool blocked_tn(Context& context, View<const float, 2> a, View<const float, 2> b
   context.pool().parallel(blocks * split.count, [&](int64_t task, int worker) {
     float* const scratch = context.worker<float>(worker);
     float* const c = scratch + kBlockFloats;  // one tile
-    const int64_t k0 = task / split.count * kGemmPanel, count = std::min(kGemmPanel, columns - k0), lanes = ceil_div(count, 16) * 16;
+    const int64_t k0 = task / split.count * kGemmPanel, count = std::min(kGemmPanel, columns - k0),
+                  lanes = ceil_div(count, 16) * 16;
     const int64_t row = split.begin(task % split.count), height = split.end(task % split.count) - row;
     for (int64_t t0 = 0; t0 < tokens; t0 += kGemmBlock) {
       const int64_t n = std::min(kGemmBlock, tokens - t0);
@@ -126,22 +134,23 @@ bool blocked_tn(Context& context, View<const float, 2> a, View<const float, 2> b
       }
       for_each_tile(height, kGemmTileRows, [&](int64_t i, int tile_rows) {
         for (int64_t j = 0; j < lanes; j += 32) {
-          table->tile_transposed(tile_rows, lanes - j > 16 ? 32 : 16, a.row(t0) + row + i, a.stride(0), scratch + j, kGemmPanel, n, c + j,
-                                 kGemmPanel, false);
+          table->tile_transposed(tile_rows, lanes - j > 16 ? 32 : 16, a.row(t0) + row + i, a.stride(0), scratch + j,
+                                 kGemmPanel, n, c + j, kGemmPanel, false);
         }
         float* const to = dw.row(row + i) + k0;
-        table->finish(c, kGemmPanel, tile_rows, count, scale, nullptr, t0 > 0 || accumulate ? to : nullptr, dw.stride(0), to,
-                      dw.stride(0));
+        table->finish(c, kGemmPanel, tile_rows, count, scale, nullptr, t0 > 0 || accumulate ? to : nullptr,
+                      dw.stride(0), to, dw.stride(0));
       });
     }
   });
   return true;
 }
 
-bool blocked_dora(Context& context, const Operand<float>& w, View<const float, 2> a, View<const float, 2> b, float scaling,
-                  std::span<float> norm, View<float, 2> merged) noexcept {
+bool blocked_dora(Context& context, const Operand<float>& w, View<const float, 2> a, View<const float, 2> b,
+                  float scaling, std::span<float> norm, View<float, 2> merged) noexcept {
   const GemmTable* table = gemm_simd();
-  if (table == nullptr || a.stride(1) != 1 || b.stride(1) != 1 || (merged.data() != nullptr && merged.stride(1) != 1)) return false;
+  if (table == nullptr || a.stride(1) != 1 || b.stride(1) != 1 || (merged.data() != nullptr && merged.stride(1) != 1))
+    return false;
   if (w.weight != nullptr && w.weight->type() == DType::kF64) return false;
   const int64_t out = w.out_features(), in = a.extent(1), rank = a.extent(0);
   context.pool().parallel(ceil_div(out, kGemmPanel), [&](int64_t task, int) {
@@ -162,7 +171,8 @@ bool blocked_dora(Context& context, const Operand<float>& w, View<const float, 2
       for (int64_t r0 = 0; r0 < rank; r0 += kGemmBlock) {
         const int64_t count = std::min(kGemmBlock, rank - r0);
         for (int64_t r = 0; r < count; ++r) std::copy_n(a.row(r0 + r) + k0, n, block + r * kGemmPanel);
-        multiply(*table, {b.row(row) + r0, b.stride(0)}, rows, ceil_div(n, 16) * 16, {block, kGemmPanel, 32}, count, update, r0 > 0);
+        multiply(*table, {b.row(row) + r0, b.stride(0)}, rows, ceil_div(n, 16) * 16, {block, kGemmPanel, 32}, count,
+                 update, r0 > 0);
       }
       float* const to = merged.data() == nullptr ? nullptr : merged.row(row) + k0;
       table->dora_block(value, rank > 0 ? update : nullptr, rows, n, scaling, squares, to, merged.stride(0));

@@ -1,4 +1,5 @@
-// y = x W^T: cuts the product into tasks of 64 outputs by some rows, lays blocks of W into each worker's scratch, calls the vector parts.
+// y = x W^T: cuts the product into tasks of 64 outputs by some rows, lays blocks of W into each worker's scratch, calls
+// the vector parts.
 
 #include <cstring>
 
@@ -10,8 +11,8 @@ namespace {
 using namespace blocked;
 
 // Adds the adapters' updates to the sums c of rows [row_begin, row_begin + rows) and outputs [o0, o0 + count).
-void add_terms(const GemmTable& table, const MatmulOutput<float>& output, int64_t row_begin, int64_t rows, int64_t o0, int64_t count,
-               float* scratch, float* c) {
+void add_terms(const GemmTable& table, const MatmulOutput<float>& output, int64_t row_begin, int64_t rows, int64_t o0,
+               int64_t count, float* scratch, float* c) {
   const int64_t lanes = ceil_div(count, 16) * 16;
   for (const LoraTerm<float>& term : output.terms) {
     const int64_t begin = std::max(row_begin, term.row_begin), end = std::min(row_begin + rows, term.row_end);
@@ -26,8 +27,8 @@ void add_terms(const GemmTable& table, const MatmulOutput<float>& output, int64_
   }
 }
 
-void finish(const GemmTable& table, const MatmulOutput<float>& output, const float* c, int64_t c_stride, int64_t row, int64_t rows,
-            int64_t o0, int64_t count) {
+void finish(const GemmTable& table, const MatmulOutput<float>& output, const float* c, int64_t c_stride, int64_t row,
+            int64_t rows, int64_t o0, int64_t count) {
   table.finish(c, c_stride, rows, count, 1.0f, output.bias.empty() ? nullptr : output.bias.data() + o0,
                output.residual.data() == nullptr ? nullptr : output.residual.row(row) + o0, output.residual.stride(0),
                output.y.row(row) + o0, output.y.stride(0));
@@ -39,8 +40,8 @@ void scale_rows(float* c, int64_t n, float scale) {
 }
 
 // Everything after the sums: scale, adapters, bias, residual.
-void epilogue(const GemmTable& table, const MatmulOutput<float>& output, int64_t row, int64_t rows, int64_t o0, int64_t count,
-              float* scratch, float* c) {
+void epilogue(const GemmTable& table, const MatmulOutput<float>& output, int64_t row, int64_t rows, int64_t o0,
+              int64_t count, float* scratch, float* c) {
   scale_rows(c, rows * kGemmPanel, output.scale);
   add_terms(table, output, row, rows, o0, count, scratch, c);
   finish(table, output, c, kGemmPanel, row, rows, o0, count);
@@ -48,8 +49,8 @@ void epilogue(const GemmTable& table, const MatmulOutput<float>& output, int64_t
 
 // One task of y = x W^T in f32: x begins at row `row` of y.
 // next_block: how many blocks of outputs further this thread's next task probably lies.
-void task_nt(const GemmTable& table, bool rounded, const Rows& x, int64_t in, const MatmulOutput<float>& output, int64_t row,
-             int64_t rows, int64_t o0, int64_t next_block, float* scratch) {
+void task_nt(const GemmTable& table, bool rounded, const Rows& x, int64_t in, const MatmulOutput<float>& output,
+             int64_t row, int64_t rows, int64_t o0, int64_t next_block, float* scratch) {
   float* const b_scratch = scratch;
   float* const c = scratch + kBlockFloats;
   const int64_t count = std::min(kGemmPanel, output.w.out_features() - o0), lanes = ceil_div(count, 16) * 16;
@@ -66,8 +67,8 @@ void task_nt(const GemmTable& table, bool rounded, const Rows& x, int64_t in, co
 }
 
 // Everything after the sums c [rows][num_panels * 64] of few rows.
-void epilogue_panels(const GemmTable& table, const MatmulOutput<float>& output, int64_t rows, int64_t panel, int num_panels,
-                     float* scratch, float* c) {
+void epilogue_panels(const GemmTable& table, const MatmulOutput<float>& output, int64_t rows, int64_t panel,
+                     int num_panels, float* scratch, float* c) {
   const int64_t c_stride = num_panels * kGemmPanel;
   scale_rows(c, rows * c_stride, output.scale);
   float* const sums = c + rows * c_stride;  // one panel at a time, for the adapters
@@ -77,15 +78,16 @@ void epilogue_panels(const GemmTable& table, const MatmulOutput<float>& output, 
       finish(table, output, c + i * kGemmPanel, c_stride, 0, rows, o0, count);
       continue;
     }
-    for (int64_t t = 0; t < rows; ++t) std::memcpy(sums + t * kGemmPanel, c + t * c_stride + i * kGemmPanel, kGemmPanel * sizeof(float));
+    for (int64_t t = 0; t < rows; ++t)
+      std::memcpy(sums + t * kGemmPanel, c + t * c_stride + i * kGemmPanel, kGemmPanel * sizeof(float));
     add_terms(table, output, 0, rows, o0, count, scratch, sums);
     finish(table, output, sums, kGemmPanel, 0, rows, o0, count);
   }
 }
 
 // Few rows against several panels at once: the weights are read once, from memory, 16-bit ones widened on the way.
-void task_panels(const GemmTable& table, const Rows& x, int64_t in, const MatmulOutput<float>& output, int64_t rows, int64_t panel,
-                 int num_panels, float* scratch) {
+void task_panels(const GemmTable& table, const Rows& x, int64_t in, const MatmulOutput<float>& output, int64_t rows,
+                 int64_t panel, int num_panels, float* scratch) {
   float* const c = scratch + kBlockFloats;
   const Weight& w = *output.w.weight;
   if (in == 0) std::fill_n(c, rows * num_panels * kGemmPanel, 0.0f);
@@ -95,8 +97,8 @@ void task_panels(const GemmTable& table, const Rows& x, int64_t in, const Matmul
       const float* from = static_cast<const float*>(w.data()) + (panel * 2 * in + k0) * 32;
       table.panels_f32(static_cast<int>(rows), 2 * num_panels, x.data + k0, x.stride, from, in * 32, n, c, k0 > 0);
     } else {
-      table.panels(static_cast<int>(rows), num_panels, w.type() == DType::kBF16, x.data + k0, x.stride, pairs_at(w, panel, k0 / 2),
-                   (in + 1) / 2 * kGemmPanel, n, c, k0 > 0);
+      table.panels(static_cast<int>(rows), num_panels, w.type() == DType::kBF16, x.data + k0, x.stride,
+                   pairs_at(w, panel, k0 / 2), (in + 1) / 2 * kGemmPanel, n, c, k0 > 0);
     }
   }
   epilogue_panels(table, output, rows, panel, num_panels, scratch, c);
@@ -108,17 +110,20 @@ void task_nt_dot(const GemmTable& table, const DotTable& dot, const uint32_t* x,
   float* const c = scratch + 2 * kBlockFloats;
   const int64_t count = std::min(kGemmPanel, output.w.out_features() - o0);
   // bf16 panels lie in memory as they are multiplied, but for an end that AMX reads beyond.
-  const int64_t all_pairs = (in + 1) / 2, whole = stored_as(output.w, DType::kBF16) ? all_pairs / dot.pair_multiple * dot.pair_multiple : 0;
+  const int64_t all_pairs = (in + 1) / 2,
+                whole = stored_as(output.w, DType::kBF16) ? all_pairs / dot.pair_multiple * dot.pair_multiple : 0;
   const auto run = [&](const uint32_t* b, int64_t pair, int64_t num_pairs, bool resume) {
     for_each_tile(rows, dot.tile_rows, [&](int64_t t, int height) {
-      dot.tile(height, static_cast<int>(count), x + t * stride + pair, stride, b, num_pairs, c + t * kGemmPanel, kGemmPanel, resume);
+      dot.tile(height, static_cast<int>(count), x + t * stride + pair, stride, b, num_pairs, c + t * kGemmPanel,
+               kGemmPanel, resume);
     });
   };
   if (all_pairs == 0) std::fill_n(c, rows * kGemmPanel, 0.0f);
   if (whole > 0) run(pairs_at(*output.w.weight, o0 / kGemmPanel, 0), 0, whole, false);
   auto* const pairs = reinterpret_cast<uint32_t*>(scratch + kBlockFloats);
   for (int64_t pair = whole; pair < all_pairs; pair += kGemmBlock / 2) {
-    const int64_t n = std::min(kGemmBlock / 2, all_pairs - pair), padded = ceil_div(n, dot.pair_multiple) * dot.pair_multiple;
+    const int64_t n = std::min(kGemmBlock / 2, all_pairs - pair),
+                  padded = ceil_div(n, dot.pair_multiple) * dot.pair_multiple;
     if (stored_as(output.w, DType::kBF16)) {
       std::memcpy(pairs, pairs_at(*output.w.weight, o0 / kGemmPanel, pair), static_cast<size_t>(n * kGemmPanel) * 4);
     } else {
@@ -142,7 +147,8 @@ void task_nt_dot(const GemmTable& table, const DotTable& dot, const uint32_t* x,
 
 }  // namespace
 
-bool blocked_nt(Context& context, Compute compute, View<const float, 2> x, std::span<const MatmulOutput<float>> outputs) noexcept {
+bool blocked_nt(Context& context, Compute compute, View<const float, 2> x,
+                std::span<const MatmulOutput<float>> outputs) noexcept {
   const GemmTable* table = gemm_simd();
   if (table == nullptr || x.stride(1) != 1) return false;
   const int64_t rows = x.extent(0), in = x.extent(1);
@@ -164,7 +170,8 @@ bool blocked_nt(Context& context, Compute compute, View<const float, 2> x, std::
   const bool packed = rounded || (rows > kGemmTileRows && rows_collide(x.stride(0)));
   const int64_t row_bytes = packed_row_bytes(in * (dot != nullptr ? 2 : 4));
   const int64_t pass_rows = packed ? packed_rows_at_once(rows, row_bytes) : rows;
-  // How many panels a task takes at once where there are few rows; 0: the task works on one block of outputs by row tiles.
+  // How many panels a task takes at once where there are few rows; 0: the task works on one block of outputs by row
+  // tiles.
   const auto group_of = [&](const MatmulOutput<float>& output) -> int64_t {
     if (rows > kGemmTileRows || output.w.weight == nullptr) return 0;
     const int height = static_cast<int>(rows);
@@ -199,18 +206,21 @@ bool blocked_nt(Context& context, Compute compute, View<const float, 2> x, std::
     int64_t tasks = 0;
     for (const MatmulOutput<float>& output : outputs) tasks += tasks_of(output, split);
     const int64_t stride = row_bytes / 4;  // of packed rows
-    const auto run_block = [&](const MatmulOutput<float>& output, int64_t block, int64_t row, int64_t height, int64_t next, float* scratch) {
+    const auto run_block = [&](const MatmulOutput<float>& output, int64_t block, int64_t row, int64_t height,
+                               int64_t next, float* scratch) {
       if (dot != nullptr) {
-        task_nt_dot(*table, *dot, context.shared<uint32_t>() + row * stride, stride, in, output, pass + row, height, block * kGemmPanel,
-                    scratch);
+        task_nt_dot(*table, *dot, context.shared<uint32_t>() + row * stride, stride, in, output, pass + row, height,
+                    block * kGemmPanel, scratch);
       } else {
-        task_nt(*table, rounded, {a.data + row * a.stride, a.stride}, in, output, pass + row, height, block * kGemmPanel, next, scratch);
+        task_nt(*table, rounded, {a.data + row * a.stride, a.stride}, in, output, pass + row, height,
+                block * kGemmPanel, next, scratch);
       }
     };
     context.pool().parallel(tasks, [&](int64_t task, int worker) {
       float* const scratch = context.worker<float>(worker);
       for (const MatmulOutput<float>& output : outputs) {
-        const int64_t blocks = ceil_div(output.w.out_features(), kGemmPanel), group = group_of(output), count = tasks_of(output, split);
+        const int64_t blocks = ceil_div(output.w.out_features(), kGemmPanel), group = group_of(output),
+                      count = tasks_of(output, split);
         if (task >= count) {
           task -= count;
           continue;
@@ -223,8 +233,8 @@ bool blocked_nt(Context& context, Compute compute, View<const float, 2> x, std::
             for (int64_t block = first; block < last; ++block) run_block(output, block, 0, rows, 0, scratch);
           } else if (dot != nullptr) {
             float* const c = scratch + 2 * kBlockFloats;
-            dot->panels(static_cast<int>(rows), context.shared<uint32_t>(), stride, pairs_at(*output.w.weight, first, 0),
-                        (in + 1) / 2 * kGemmPanel, (in + 1) / 2, c);
+            dot->panels(static_cast<int>(rows), context.shared<uint32_t>(), stride,
+                        pairs_at(*output.w.weight, first, 0), (in + 1) / 2 * kGemmPanel, (in + 1) / 2, c);
             epilogue_panels(*table, output, rows, first, static_cast<int>(group), scratch, c);
           } else {
             task_panels(*table, a, in, output, rows, first, static_cast<int>(group), scratch);
@@ -232,7 +242,8 @@ bool blocked_nt(Context& context, Compute compute, View<const float, 2> x, std::
           return;
         }
         // Neighbouring tasks share a block of W, so that it is in the cache for the second thread.
-        const int64_t block = task / split.count, row = split.begin(task % split.count), height = split.end(task % split.count) - row;
+        const int64_t block = task / split.count, row = split.begin(task % split.count),
+                      height = split.end(task % split.count) - row;
         run_block(output, block, row, height, split.count == 1 ? context.num_threads() : 0, scratch);
         return;
       }

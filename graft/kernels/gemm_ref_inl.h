@@ -7,7 +7,8 @@ namespace graft::GRAFT_REF {
 namespace {
 
 constexpr int64_t kBlock = 512;  // the summed dimension is cut here
-constexpr int64_t kRows = 16;    // rows taken together, so that a widened row of W is used more than once; no meaning for the bits
+constexpr int64_t kRows =
+    16;  // rows taken together, so that a widened row of W is used more than once; no meaning for the bits
 
 inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
@@ -37,7 +38,8 @@ void widen_row(const Operand<T>& w, int64_t row, int64_t column_begin, int64_t n
       return;
     }
     default: {
-      const uint16_t* p = static_cast<const uint16_t*>(w.weight->data()) + (row / 64 * ((in + 1) / 2) * 64 + row % 64) * 2;
+      const uint16_t* p =
+          static_cast<const uint16_t*>(w.weight->data()) + (row / 64 * ((in + 1) / 2) * 64 + row % 64) * 2;
       const bool is_bf16 = w.weight->type() == DType::kBF16;
       for (int64_t k = column_begin; k < column_begin + n; ++k) {
         const uint16_t bits = p[k / 2 * 128 + k % 2];
@@ -48,8 +50,8 @@ void widen_row(const Operand<T>& w, int64_t row, int64_t column_begin, int64_t n
 }
 
 template <typename T>
-void nt(Compute compute, View<const T, 2> x, const MatmulOutput<T>& output, int64_t row_begin, int64_t row_end, int64_t out_begin,
-        int64_t out_end) noexcept {
+void nt(Compute compute, View<const T, 2> x, const MatmulOutput<T>& output, int64_t row_begin, int64_t row_end,
+        int64_t out_begin, int64_t out_end) noexcept {
   const int64_t in = x.extent(1);
   const bool is_bf16 = compute == Compute::kBF16;
   T w[kBlock], total[kRows], sum[kRows];
@@ -138,8 +140,8 @@ void nn(Compute compute, std::span<const MatmulSource<T>> sources, bool accumula
 }
 
 template <typename T>
-void tn(View<const T, 2> a, View<const T, 2> b, T scale, bool accumulate, View<T, 2> dw, int64_t row_begin, int64_t row_end,
-        int64_t column_begin, int64_t column_end) noexcept {
+void tn(View<const T, 2> a, View<const T, 2> b, T scale, bool accumulate, View<T, 2> dw, int64_t row_begin,
+        int64_t row_end, int64_t column_begin, int64_t column_end) noexcept {
   const int64_t tokens = a.extent(0), columns = column_end - column_begin;
   T sum[64];
   for (int64_t n = row_begin; n < row_end; ++n) {
@@ -176,7 +178,8 @@ inline double square_root(double x) { return __builtin_sqrt(x); }
 
 // Sum of squares: 64 lanes (k mod 64) of fused multiply-adds, the tree, blocks of 4,096 whose sums form a new vector.
 template <typename T>
-T dora_row(const Operand<T>& w, int64_t row, View<const T, 2> a, const T* b_row, int64_t b_stride, T scaling, T* merged) noexcept {
+T dora_row(const Operand<T>& w, int64_t row, View<const T, 2> a, const T* b_row, int64_t b_stride, T scaling,
+           T* merged) noexcept {
   const int64_t in = a.extent(1), rank = a.extent(0);
   T value[64], sum[64], update[64], lanes[64], blocks[64] = {};
   for (int64_t begin = 0; begin < in || begin == 0; begin += 4096) {

@@ -1,13 +1,16 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "graft/kernels/gemm_simd.cc"
+// clang-format off: the order of these is their meaning
 #include "graft/kernels/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+// clang-format on
 
 #include "graft/base/float16.h"
 #include "graft/kernels/gemm_table.h"
 
-#undef GRAFT_UNROLL  // loops over registers must vanish: an array of vectors that is indexed at run time lives in memory
+// Loops over registers must vanish: an array of vectors that is indexed at run time lives in memory.
+#undef GRAFT_UNROLL
 #if defined(__clang__)
 #define GRAFT_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -77,10 +80,10 @@ void micro(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTR
 }
 
 template <bool kTransposed, int kVectors>
-void micro_rows(int rows, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c, int64_t c_stride,
-                bool add) {
-#define GRAFT_ROWS(r)                                                                                 \
-  case r:                                                                                             \
+void micro_rows(int rows, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c,
+                int64_t c_stride, bool add) {
+#define GRAFT_ROWS(r)                                                                                            \
+  case r:                                                                                                        \
     if constexpr (r <= kMaxRows) micro<r, kVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add); \
     return;
   switch (rows) {
@@ -103,21 +106,18 @@ void micro_rows(int rows, const float* a, int64_t a_stride, const float* b, int6
 constexpr int kWideVectors = 32 / kLanes, kWideRows = 3;
 
 template <bool kTransposed>
-void wide_rows(int rows, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c, int64_t c_stride,
-               bool add) {
+void wide_rows(int rows, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c,
+               int64_t c_stride, bool add) {
   switch (rows) {
-    case 1:
-      return micro<1, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
-    case 2:
-      return micro<2, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
-    default:
-      return micro<3, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
+    case 1: return micro<1, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
+    case 2: return micro<2, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
+    default: return micro<3, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
   }
 }
 
 template <bool kTransposed>
-void any_tile(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c,
-              int64_t c_stride, bool add) noexcept {
+void any_tile(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n,
+              float* c, int64_t c_stride, bool add) noexcept {
   while (rows > 0) {
     const int now = rows <= kMaxRows ? rows : (rows + 1) / 2;  // 12 rows: 6 and 6; 7 rows: 4 and 3
     int j = 0;
@@ -130,7 +130,8 @@ void any_tile(int rows, int lanes, const float* a, int64_t a_stride, const float
     for (; j + kColumnVectors * kLanes <= lanes; j += kColumnVectors * kLanes) {
       micro_rows<kTransposed, kColumnVectors>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, add);
     }
-    for (; j < lanes; j += kLanes) micro_rows<kTransposed, 1>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, add);
+    for (; j < lanes; j += kLanes)
+      micro_rows<kTransposed, 1>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, add);
     rows -= now;
     a = entry<kTransposed>(a, a_stride, now);
     c += now * c_stride;
@@ -142,12 +143,13 @@ void tile(int rows, int lanes, const float* a, int64_t a_stride, const float* b,
   any_tile<false>(rows, lanes, a, a_stride, b, b_stride, n, c, c_stride, add);
 }
 
-void tile_transposed(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c,
-                     int64_t c_stride, bool add) noexcept {
+void tile_transposed(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n,
+                     float* c, int64_t c_stride, bool add) noexcept {
   any_tile<true>(rows, lanes, a, a_stride, b, b_stride, n, c, c_stride, add);
 }
 
-// ---------------------------------------------------------------------------------------------------------------- 16-bit pairs
+// ----------------------------------------------------------------------------------------------------------------
+// 16-bit pairs
 
 using VU = hn::Vec<decltype(du)>;
 
@@ -157,7 +159,9 @@ HWY_INLINE VF widen_f16(VU half) {
   const VU sign = hn::ShiftLeft<16>(hn::And(half, hn::Set(du, 0x8000)));
   const VU scaled = hn::BitCast(du, hn::Mul(hn::BitCast(df, magnitude), hn::Set(df, 0x1p112f)));
   const auto special = hn::Ge(hn::BitCast(df, magnitude), hn::BitCast(df, hn::Set(du, 0x0F800000)));
-  return hn::BitCast(df, hn::Or(hn::IfThenElse(hn::RebindMask(du, special), hn::Or(magnitude, hn::Set(du, 0x7F800000)), scaled), sign));
+  return hn::BitCast(
+      df,
+      hn::Or(hn::IfThenElse(hn::RebindMask(du, special), hn::Or(magnitude, hn::Set(du, 0x7F800000)), scaled), sign));
 }
 
 template <bool kBf16>
@@ -186,8 +190,8 @@ constexpr int panels_for(int rows) {
 }
 
 template <int kRows, int kPanels, bool kBf16>
-void micro_panels(const float* HWY_RESTRICT a, int64_t a_stride, const uint32_t* HWY_RESTRICT pairs, int64_t panel_stride, int64_t n,
-                  float* HWY_RESTRICT c, bool add) {
+void micro_panels(const float* HWY_RESTRICT a, int64_t a_stride, const uint32_t* HWY_RESTRICT pairs,
+                  int64_t panel_stride, int64_t n, float* HWY_RESTRICT c, bool add) {
   constexpr int kVectors = vectors_for(kRows);
   constexpr int64_t kStride = kPanels * 64;
   for (int lane = 0; lane < 64; lane += kVectors * kLanes) {
@@ -224,7 +228,8 @@ void micro_panels(const float* HWY_RESTRICT a, int64_t a_stride, const uint32_t*
         for (int v = 0; v < kVectors; ++v) {
           const VF low = widen_low<kBf16>(hn::LoadU(du, from + p * panel_stride + v * kLanes));
           GRAFT_UNROLL
-          for (int m = 0; m < kRows; ++m) sum[m][p][v] = hn::MulAdd(hn::Set(df, a[m * a_stride + k]), low, sum[m][p][v]);
+          for (int m = 0; m < kRows; ++m)
+            sum[m][p][v] = hn::MulAdd(hn::Set(df, a[m * a_stride + k]), low, sum[m][p][v]);
         }
       }
     }
@@ -243,27 +248,29 @@ void micro_panels(const float* HWY_RESTRICT a, int64_t a_stride, const uint32_t*
 }
 
 template <int kRows, bool kBf16>
-void panels_rows(int panels, const float* a, int64_t a_stride, const uint32_t* pairs, int64_t panel_stride, int64_t n, float* c,
-                 bool add) {
+void panels_rows(int panels, const float* a, int64_t a_stride, const uint32_t* pairs, int64_t panel_stride, int64_t n,
+                 float* c, bool add) {
   constexpr int kPanels = panels_for(kRows);
   if (kPanels > 1 && panels == kPanels) {
     micro_panels<kRows, kPanels, kBf16>(a, a_stride, pairs, panel_stride, n, c, add);
     return;
   }
-  micro_panels<kRows, 1, kBf16>(a, a_stride, pairs, panel_stride, n, c, add);  // the driver asks for panels_at_once or for 1
+  micro_panels<kRows, 1, kBf16>(a, a_stride, pairs, panel_stride, n, c,
+                                add);  // the driver asks for panels_at_once or for 1
 }
 
 template <bool kBf16>
-void panels_type(int rows, int panels, const float* a, int64_t a_stride, const uint32_t* pairs, int64_t panel_stride, int64_t n,
-                 float* c, bool add) {
-#define GRAFT_ROWS(r)                                                                                                          \
-  case r:                                                                                                                      \
-    if constexpr (r <= kMaxRows) panels_rows<r, kBf16>(panels, a, a_stride, pairs, panel_stride, n, c, add);                   \
+void panels_type(int rows, int panels, const float* a, int64_t a_stride, const uint32_t* pairs, int64_t panel_stride,
+                 int64_t n, float* c, bool add) {
+#define GRAFT_ROWS(r)                                                                                        \
+  case r:                                                                                                    \
+    if constexpr (r <= kMaxRows) panels_rows<r, kBf16>(panels, a, a_stride, pairs, panel_stride, n, c, add); \
     return;
   if (rows > kMaxRows) {
     const int half = (rows + 1) / 2;
     panels_type<kBf16>(half, panels, a, a_stride, pairs, panel_stride, n, c, add);
-    panels_type<kBf16>(rows - half, panels, a + half * a_stride, a_stride, pairs, panel_stride, n, c + half * panels * 64, add);
+    panels_type<kBf16>(rows - half, panels, a + half * a_stride, a_stride, pairs, panel_stride, n,
+                       c + half * panels * 64, add);
     return;
   }
   switch (rows) {
@@ -283,8 +290,8 @@ void panels_type(int rows, int panels, const float* a, int64_t a_stride, const u
 #undef GRAFT_ROWS
 }
 
-void panels(int rows, int num_panels, bool is_bf16, const float* a, int64_t a_stride, const uint32_t* pairs, int64_t panel_stride,
-            int64_t n, float* c, bool add) noexcept {
+void panels(int rows, int num_panels, bool is_bf16, const float* a, int64_t a_stride, const uint32_t* pairs,
+            int64_t panel_stride, int64_t n, float* c, bool add) noexcept {
   if (is_bf16) {
     panels_type<true>(rows, num_panels, a, a_stride, pairs, panel_stride, n, c, add);
   } else {
@@ -296,8 +303,8 @@ int panels_at_once(int rows) noexcept { return rows > kMaxRows ? 1 : panels_for(
 
 // The same for f32 panels of 32 outputs.
 template <int kRows, int kPanels>
-void micro_panels_f32(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTRICT w, int64_t panel_stride, int64_t n,
-                      float* HWY_RESTRICT c, bool add) {
+void micro_panels_f32(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTRICT w, int64_t panel_stride,
+                      int64_t n, float* HWY_RESTRICT c, bool add) {
   constexpr int kVectors = 32 / kLanes;
   VF sum[kRows][kPanels][kVectors];
   GRAFT_UNROLL
@@ -315,7 +322,8 @@ void micro_panels_f32(const float* HWY_RESTRICT a, int64_t a_stride, const float
       for (int v = 0; v < kVectors; ++v) {
         const VF value = hn::LoadU(df, w + p * panel_stride + v * kLanes);
         GRAFT_UNROLL
-        for (int m = 0; m < kRows; ++m) sum[m][p][v] = hn::MulAdd(hn::Set(df, a[m * a_stride + k]), value, sum[m][p][v]);
+        for (int m = 0; m < kRows; ++m)
+          sum[m][p][v] = hn::MulAdd(hn::Set(df, a[m * a_stride + k]), value, sum[m][p][v]);
       }
     }
   }
@@ -340,7 +348,8 @@ constexpr int f32_panels_for(int rows) {
 int panels_f32_at_once(int rows) noexcept { return f32_panels_for(rows); }
 
 template <int kRows>
-void panels_f32_rows(int num_panels, const float* a, int64_t a_stride, const float* w, int64_t panel_stride, int64_t n, float* c, bool add) {
+void panels_f32_rows(int num_panels, const float* a, int64_t a_stride, const float* w, int64_t panel_stride, int64_t n,
+                     float* c, bool add) {
   constexpr int kPanels = f32_panels_for(kRows);
   if constexpr (kPanels > 2) {
     if (num_panels == kPanels) return micro_panels_f32<kRows, kPanels>(a, a_stride, w, panel_stride, n, c, add);
@@ -348,23 +357,16 @@ void panels_f32_rows(int num_panels, const float* a, int64_t a_stride, const flo
   if constexpr (kPanels >= 2) micro_panels_f32<kRows, 2>(a, a_stride, w, panel_stride, n, c, add);
 }
 
-void panels_f32(int rows, int num_panels, const float* a, int64_t a_stride, const float* w, int64_t panel_stride, int64_t n, float* c,
-                bool add) noexcept {
+void panels_f32(int rows, int num_panels, const float* a, int64_t a_stride, const float* w, int64_t panel_stride,
+                int64_t n, float* c, bool add) noexcept {
   switch (rows) {  // rows for which panels_f32_at_once is not 0
-    case 1:
-      return panels_f32_rows<1>(num_panels, a, a_stride, w, panel_stride, n, c, add);
-    case 2:
-      return panels_f32_rows<2>(num_panels, a, a_stride, w, panel_stride, n, c, add);
-    case 3:
-      return panels_f32_rows<3>(num_panels, a, a_stride, w, panel_stride, n, c, add);
-    case 4:
-      return panels_f32_rows<4>(num_panels, a, a_stride, w, panel_stride, n, c, add);
-    case 5:
-      return panels_f32_rows<5>(num_panels, a, a_stride, w, panel_stride, n, c, add);
-    case 6:
-      return panels_f32_rows<6>(num_panels, a, a_stride, w, panel_stride, n, c, add);
-    default:
-      return;
+    case 1: return panels_f32_rows<1>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    case 2: return panels_f32_rows<2>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    case 3: return panels_f32_rows<3>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    case 4: return panels_f32_rows<4>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    case 5: return panels_f32_rows<5>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    case 6: return panels_f32_rows<6>(num_panels, a, a_stride, w, panel_stride, n, c, add);
+    default: return;
   }
 }
 
@@ -383,7 +385,8 @@ void widen(bool is_bf16, const uint32_t* pairs, int64_t n, float* out) noexcept 
   is_bf16 ? widen_type<true>(pairs, n, out) : widen_type<false>(pairs, n, out);
 }
 
-// ------------------------------------------------------------------------------------------------------------------- transposes
+// -------------------------------------------------------------------------------------------------------------------
+// transposes
 
 const hn::FixedTag<uint32_t, 4> d4;
 const hn::FixedTag<float, 4> f4;
@@ -391,8 +394,10 @@ using V4 = hn::Vec<decltype(d4)>;
 
 HWY_INLINE void transpose4(V4& r0, V4& r1, V4& r2, V4& r3) {
   const hn::FixedTag<uint64_t, 2> d2;
-  const auto t0 = hn::BitCast(d2, hn::InterleaveLower(d4, r0, r1)), t1 = hn::BitCast(d2, hn::InterleaveLower(d4, r2, r3));
-  const auto t2 = hn::BitCast(d2, hn::InterleaveUpper(d4, r0, r1)), t3 = hn::BitCast(d2, hn::InterleaveUpper(d4, r2, r3));
+  const auto t0 = hn::BitCast(d2, hn::InterleaveLower(d4, r0, r1)),
+             t1 = hn::BitCast(d2, hn::InterleaveLower(d4, r2, r3));
+  const auto t2 = hn::BitCast(d2, hn::InterleaveUpper(d4, r0, r1)),
+             t3 = hn::BitCast(d2, hn::InterleaveUpper(d4, r2, r3));
   r0 = hn::BitCast(d4, hn::InterleaveLower(d2, t0, t1));
   r1 = hn::BitCast(d4, hn::InterleaveUpper(d2, t0, t1));
   r2 = hn::BitCast(d4, hn::InterleaveLower(d2, t2, t3));
@@ -414,7 +419,8 @@ HWY_INLINE void store_row(V4 pairs, float* out) {
       const V4 scaled = hn::BitCast(d4, hn::Mul(hn::BitCast(f4, magnitude), hn::Set(f4, 0x1p112f)));
       const auto special = hn::Ge(hn::BitCast(f4, magnitude), hn::BitCast(f4, hn::Set(d4, 0x0F800000)));
       const V4 sign = hn::ShiftLeft<16>(hn::And(half, hn::Set(d4, 0x8000)));
-      return hn::Or(hn::IfThenElse(hn::RebindMask(d4, special), hn::Or(magnitude, hn::Set(d4, 0x7F800000)), scaled), sign);
+      return hn::Or(hn::IfThenElse(hn::RebindMask(d4, special), hn::Or(magnitude, hn::Set(d4, 0x7F800000)), scaled),
+                    sign);
     };
     const V4 low = widen4(hn::And(pairs, hn::Set(d4, 0xFFFF))), high = widen4(hn::ShiftRight<16>(pairs));
     hn::StoreU(hn::BitCast(f4, hn::InterleaveLower(d4, low, high)), f4, out);
@@ -427,15 +433,18 @@ void transpose_pairs_type(const uint32_t* HWY_RESTRICT pairs, int64_t n, int64_t
   for (int64_t row = 0; row < n; row += 4) {
     for (int64_t p = 0; p < num_pairs; p += 4) {
       V4 r[4];
-      for (int64_t i = 0; i < 4; ++i) r[i] = p + i < num_pairs ? hn::LoadU(d4, pairs + (p + i) * 64 + row) : hn::Zero(d4);
+      for (int64_t i = 0; i < 4; ++i)
+        r[i] = p + i < num_pairs ? hn::LoadU(d4, pairs + (p + i) * 64 + row) : hn::Zero(d4);
       transpose4(r[0], r[1], r[2], r[3]);
-      for (int64_t i = 0; i < 4; ++i) store_row<kBf16>(r[i], out + (row + i) * 64 + 2 * p);  // rows beyond n: the block has room
+      for (int64_t i = 0; i < 4; ++i)
+        store_row<kBf16>(r[i], out + (row + i) * 64 + 2 * p);  // rows beyond n: the block has room
     }
   }
 }
 
 void transpose_pairs(bool is_bf16, const uint32_t* pairs, int64_t n, int64_t num_pairs, float* out) noexcept {
-  is_bf16 ? transpose_pairs_type<true>(pairs, n, num_pairs, out) : transpose_pairs_type<false>(pairs, n, num_pairs, out);
+  is_bf16 ? transpose_pairs_type<true>(pairs, n, num_pairs, out)
+          : transpose_pairs_type<false>(pairs, n, num_pairs, out);
 }
 
 void transpose_f32(const float* HWY_RESTRICT panel, int64_t n, int64_t columns, float* HWY_RESTRICT out) noexcept {
@@ -450,8 +459,8 @@ void transpose_f32(const float* HWY_RESTRICT panel, int64_t n, int64_t columns, 
   }
 }
 
-void transpose_words(const uint32_t* HWY_RESTRICT rows, int64_t row_stride, int64_t count, int64_t n, uint32_t* HWY_RESTRICT out,
-                     int64_t out_stride) noexcept {
+void transpose_words(const uint32_t* HWY_RESTRICT rows, int64_t row_stride, int64_t count, int64_t n,
+                     uint32_t* HWY_RESTRICT out, int64_t out_stride) noexcept {
   int64_t j = 0;
   for (; j + 4 <= count; j += 4) {
     int64_t k = 0;
@@ -495,7 +504,8 @@ void round_bf16(const float* HWY_RESTRICT x, int64_t n, uint16_t* HWY_RESTRICT o
   for (; i < n; ++i) out[i] = to_bf16(x[i]).bits;
 }
 
-// --------------------------------------------------------------------------------------------------------------------- epilogue
+// ---------------------------------------------------------------------------------------------------------------------
+// epilogue
 
 template <int kSize>
 HWY_INLINE void finish_at(const float* c, float scale, const float* bias, const float* residual, float* y) {
@@ -507,15 +517,17 @@ HWY_INLINE void finish_at(const float* c, float scale, const float* bias, const 
   hn::StoreU(value, d, y);
 }
 
-void finish(const float* c, int64_t c_stride, int64_t rows, int64_t n, float scale, const float* bias, const float* residual,
-            int64_t residual_stride, float* y, int64_t y_stride) noexcept {
+void finish(const float* c, int64_t c_stride, int64_t rows, int64_t n, float scale, const float* bias,
+            const float* residual, int64_t residual_stride, float* y, int64_t y_stride) noexcept {
   for (int64_t i = 0; i < rows; ++i) {
     int64_t j = 0;
     for (; j + kLanes <= n; j += kLanes) {
-      finish_at<kLanes>(c + j, scale, bias == nullptr ? nullptr : bias + j, residual == nullptr ? nullptr : residual + j, y + j);
+      finish_at<kLanes>(c + j, scale, bias == nullptr ? nullptr : bias + j,
+                        residual == nullptr ? nullptr : residual + j, y + j);
     }
     for (; j < n; ++j) {
-      finish_at<1>(c + j, scale, bias == nullptr ? nullptr : bias + j, residual == nullptr ? nullptr : residual + j, y + j);
+      finish_at<1>(c + j, scale, bias == nullptr ? nullptr : bias + j, residual == nullptr ? nullptr : residual + j,
+                   y + j);
     }
     c += c_stride;
     y += y_stride;
@@ -533,22 +545,25 @@ HWY_INLINE void dora_at(const float* w, const float* update, float scaling, floa
   if (merged != nullptr) hn::StoreU(value, d, merged);
 }
 
-void dora_block(const float* w, const float* update, int64_t rows, int64_t n, float scaling, float* squares, float* merged,
-                int64_t merged_stride) noexcept {
+void dora_block(const float* w, const float* update, int64_t rows, int64_t n, float scaling, float* squares,
+                float* merged, int64_t merged_stride) noexcept {
   for (int64_t i = 0; i < rows; ++i) {
     const float* u = update == nullptr ? nullptr : update + i * 64;
     float* to = merged == nullptr ? nullptr : merged + i * merged_stride;
     int64_t j = 0;
     for (; j + kLanes <= n; j += kLanes) {
-      dora_at<kLanes>(w + i * 64 + j, u == nullptr ? u : u + j, scaling, squares + i * 64 + j, to == nullptr ? to : to + j);
+      dora_at<kLanes>(w + i * 64 + j, u == nullptr ? u : u + j, scaling, squares + i * 64 + j,
+                      to == nullptr ? to : to + j);
     }
-    for (; j < n; ++j) dora_at<1>(w + i * 64 + j, u == nullptr ? u : u + j, scaling, squares + i * 64 + j, to == nullptr ? to : to + j);
+    for (; j < n; ++j)
+      dora_at<1>(w + i * 64 + j, u == nullptr ? u : u + j, scaling, squares + i * 64 + j, to == nullptr ? to : to + j);
   }
 }
 
-constexpr GemmTable kGemmTable = {tile,           tile_transposed, panels,        panels_at_once, panels_f32, panels_f32_at_once,
-                                  widen,          transpose_pairs, transpose_f32, transpose_rows, transpose_words,
-                                  round_bf16,     finish,          dora_block};
+constexpr GemmTable kGemmTable = {tile,          tile_transposed,    panels,          panels_at_once,
+                                  panels_f32,    panels_f32_at_once, widen,           transpose_pairs,
+                                  transpose_f32, transpose_rows,     transpose_words, round_bf16,
+                                  finish,        dora_block};
 
 }  // namespace
 }  // namespace graft::HWY_NAMESPACE

@@ -1,10 +1,9 @@
 #include "graft/kernels/gemm.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <limits>
-#include <fmt/format.h>
-
 #include <memory>
 #include <string>
 
@@ -118,8 +117,8 @@ struct Nt {
 };
 
 std::string text(const NtCase& c, Kind kind, CpuLevel level, int threads) {
-  return fmt::format("m {} n {} k {} {} level {} threads {} ranks {} rank {}", c.m, c.n, c.k, name(kind), cpu_level_name(level), threads,
-                     c.ranks, c.rank);
+  return fmt::format("m {} n {} k {} {} level {} threads {} ranks {} rank {}", c.m, c.n, c.k, name(kind),
+                     cpu_level_name(level), threads, c.ranks, c.rank);
 }
 
 void check_nt(const NtCase& c, uint64_t seed, std::span<const int> thread_counts) {
@@ -240,7 +239,8 @@ TEST(MatmulNt, ManyOutputsShareX) {
         for (size_t i = 0; i < 3; ++i) {
           for (int64_t t = 0; t < m; ++t) {
             for (int64_t o = 0; o < sizes[i]; ++o) {
-              const float want = folded<float>(k, [&](int64_t j, float s) { return std::fma(x.at(t, j), w[i].rows.at(o, j), s); });
+              const float want =
+                  folded<float>(k, [&](int64_t j, float s) { return std::fma(x.at(t, j), w[i].rows.at(o, j), s); });
               ASSERT_EQ(y[i].at(t, o), want) << cpu_level_name(level) << " output " << i;
             }
           }
@@ -320,8 +320,8 @@ void check_nn(const NnCase& c, uint64_t seed, std::span<const int> thread_counts
       for (int64_t k = 0; k < c.k; ++k) {
         bool add = c.accumulate;
         for (size_t i = 0; i < sources.size(); ++i) {
-          const float value =
-              folded<float>(c.outs[i], [&](int64_t o, float s) { return std::fma(dy[i].at(t, o), w[i].rows.at(o, k), s); });
+          const float value = folded<float>(
+              c.outs[i], [&](int64_t o, float s) { return std::fma(dy[i].at(t, o), w[i].rows.at(o, k), s); });
           want.at(t, k) = add ? want.at(t, k) + value : value;
           add = true;
         }
@@ -335,8 +335,9 @@ void check_nn(const NnCase& c, uint64_t seed, std::span<const int> thread_counts
         context.reserve(matmul_scratch(threads, c.m, c.k, widest));
         Matrix<float> dx = start;
         matmul_nn<float>(context, Compute::kF32, sources, c.accumulate, dx.view());
-        ASSERT_TRUE(same_bits(dx.values, want.values)) << "m " << c.m << " k " << c.k << " out " << c.outs[0] << " " << name(kind)
-                                                       << " " << cpu_level_name(level) << " threads " << threads;
+        ASSERT_TRUE(same_bits(dx.values, want.values))
+            << "m " << c.m << " k " << c.k << " out " << c.outs[0] << " " << name(kind) << " " << cpu_level_name(level)
+            << " threads " << threads;
       }
     }
   }
@@ -374,7 +375,8 @@ struct TnCase {
 void check_tn(const TnCase& c, uint64_t seed, std::span<const int> thread_counts) {
   const test::LevelGuard guard;
   test::Uniform random(seed);
-  const Matrix<float> a = random.matrix<float>(c.tokens, c.n, c.padding), b = random.matrix<float>(c.tokens, c.k, c.padding);
+  const Matrix<float> a = random.matrix<float>(c.tokens, c.n, c.padding),
+                      b = random.matrix<float>(c.tokens, c.k, c.padding);
   const Matrix<float> start = random.matrix<float>(c.n, c.k);
   Matrix<float> want = start;
   for (int64_t n = 0; n < c.n; ++n) {
@@ -396,8 +398,8 @@ void check_tn(const TnCase& c, uint64_t seed, std::span<const int> thread_counts
       context.reserve(matmul_scratch(threads, c.tokens, c.k, c.n));
       Matrix<float> dw = start;
       matmul_tn<float>(context, a.cview(), b.cview(), c.scale, c.accumulate, dw.view());
-      ASSERT_TRUE(same_bits(dw.values, want.values))
-          << "tokens " << c.tokens << " n " << c.n << " k " << c.k << " " << cpu_level_name(level) << " threads " << threads;
+      ASSERT_TRUE(same_bits(dw.values, want.values)) << "tokens " << c.tokens << " n " << c.n << " k " << c.k << " "
+                                                     << cpu_level_name(level) << " threads " << threads;
     }
   }
 }
@@ -422,7 +424,8 @@ TEST(Matmul, Float64IsTheReference) {
   ThreadPool pool(3);
   Context context(pool);
   test::Uniform random(11);
-  const Matrix<double> x = random.matrix<double>(7, 600), w = random.matrix<double>(70, 600), dy = random.matrix<double>(7, 70);
+  const Matrix<double> x = random.matrix<double>(7, 600), w = random.matrix<double>(70, 600),
+                       dy = random.matrix<double>(7, 70);
   Matrix<double> y(7, 70), dx(7, 600), dw(70, 600);
   MatmulOutput<double> output;
   output.w = {nullptr, w.cview()};
@@ -433,15 +436,18 @@ TEST(Matmul, Float64IsTheReference) {
   matmul_tn<double>(context, dy.cview(), x.cview(), 1.0, false, dw.view());
   for (int64_t t = 0; t < 7; ++t) {
     for (int64_t o = 0; o < 70; ++o) {
-      ASSERT_EQ(y.at(t, o), folded<double>(600, [&](int64_t k, double s) { return std::fma(x.at(t, k), w.at(o, k), s); }));
+      ASSERT_EQ(y.at(t, o),
+                folded<double>(600, [&](int64_t k, double s) { return std::fma(x.at(t, k), w.at(o, k), s); }));
     }
     for (int64_t k = 0; k < 600; ++k) {
-      ASSERT_EQ(dx.at(t, k), folded<double>(70, [&](int64_t o, double s) { return std::fma(dy.at(t, o), w.at(o, k), s); }));
+      ASSERT_EQ(dx.at(t, k),
+                folded<double>(70, [&](int64_t o, double s) { return std::fma(dy.at(t, o), w.at(o, k), s); }));
     }
   }
   for (int64_t o = 0; o < 70; ++o) {
     for (int64_t k = 0; k < 600; ++k) {
-      ASSERT_EQ(dw.at(o, k), folded<double>(7, [&](int64_t t, double s) { return std::fma(dy.at(t, o), x.at(t, k), s); }));
+      ASSERT_EQ(dw.at(o, k),
+                folded<double>(7, [&](int64_t t, double s) { return std::fma(dy.at(t, o), x.at(t, k), s); }));
     }
   }
 }
@@ -451,7 +457,8 @@ TEST(Matmul, Bf16ComputeIsNearFloat64AndTheSameForAnyBatchAndThreads) {
   for (const auto& [n, k] : std::vector<std::pair<int64_t, int64_t>>{{130, 1101}, {1100, 71}}) {
     const int64_t m = 37;
     test::Uniform random(21);
-    const Matrix<float> x = random.matrix<float>(m, k), dy = random.matrix<float>(m, n), values = random.matrix<float>(n, k);
+    const Matrix<float> x = random.matrix<float>(m, k), dy = random.matrix<float>(m, n),
+                        values = random.matrix<float>(n, k);
     for (CpuLevel level : cpu_levels_available()) {
       set_cpu_level(level);
       for (Kind kind : kKinds) {
@@ -460,7 +467,8 @@ TEST(Matmul, Bf16ComputeIsNearFloat64AndTheSameForAnyBatchAndThreads) {
         Context first(one);
         const TestWeight w(first, kind, values);
         for (int threads : {1, 3}) {
-          for (int64_t rows : {m, int64_t{1}, int64_t{2}, int64_t{3}, int64_t{6}, int64_t{13}, int64_t{16}, int64_t{17}}) {
+          for (int64_t rows :
+               {m, int64_t{1}, int64_t{2}, int64_t{3}, int64_t{6}, int64_t{13}, int64_t{16}, int64_t{17}}) {
             ThreadPool pool(threads);
             Context context(pool);
             context.reserve(matmul_scratch(threads, rows, k, n));
@@ -471,27 +479,33 @@ TEST(Matmul, Bf16ComputeIsNearFloat64AndTheSameForAnyBatchAndThreads) {
             const View<const float, 2> xs(x.values.data(), rows, k), dys(dy.values.data(), rows, n);
             matmul_nt<float>(context, Compute::kBF16, xs, std::span<const MatmulOutput<float>>(&output, 1));
             const MatmulSource<float> source = {dys, output.w};
-            matmul_nn<float>(context, Compute::kBF16, std::span<const MatmulSource<float>>(&source, 1), false, dx.view());
+            matmul_nn<float>(context, Compute::kBF16, std::span<const MatmulSource<float>>(&source, 1), false,
+                             dx.view());
             if (rows == m && threads == 1) {
               y0 = y;
               dx0 = dx;
               const auto near = [&](int64_t terms, auto&& a, auto&& b, double got) {
                 double want = 0, magnitude = 0;
                 for (int64_t j = 0; j < terms; ++j) {
-                  const double p = static_cast<double>(to_float(to_bf16(a(j)))) * static_cast<double>(to_float(to_bf16(b(j))));
+                  const double p =
+                      static_cast<double>(to_float(to_bf16(a(j)))) * static_cast<double>(to_float(to_bf16(b(j))));
                   want += p;
                   magnitude += std::fabs(p);
                 }
-                // Products of bf16 are exact in f32; n roundings of partial sums, each at most 2^-24 (2^-23 where the dot product
-                // truncates) of a partial sum that |p| bounds, and rounding errors that mostly cancel: 64 of them is ample.
+                // Products of bf16 are exact in f32; n roundings of partial sums, each at most 2^-24 (2^-23 where the
+                // dot product truncates) of a partial sum that |p| bounds, and rounding errors that mostly cancel: 64
+                // of them is ample.
                 EXPECT_NEAR(got, want, 64 * 0x1p-23 * magnitude) << cpu_level_name(level) << " " << name(kind);
               };
               for (int64_t t = 0; t < m; t += 5) {
                 for (int64_t o = 0; o < n; o += 3) {
-                  near(k, [&](int64_t j) { return x.at(t, j); }, [&](int64_t j) { return w.rows.at(o, j); }, y.at(t, o));
+                  near(
+                      k, [&](int64_t j) { return x.at(t, j); }, [&](int64_t j) { return w.rows.at(o, j); }, y.at(t, o));
                 }
                 for (int64_t j = 0; j < k; j += 7) {
-                  near(n, [&](int64_t o) { return dy.at(t, o); }, [&](int64_t o) { return w.rows.at(o, j); }, dx.at(t, j));
+                  near(
+                      n, [&](int64_t o) { return dy.at(t, o); }, [&](int64_t o) { return w.rows.at(o, j); },
+                      dx.at(t, j));
                 }
               }
             } else {

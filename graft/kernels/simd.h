@@ -1,7 +1,8 @@
 #pragma once
 
-// How a kernel family gets its vector versions. A file NAME_simd.cc is compiled once per instruction set by Highway's foreach_target
-// and offers, per set, a table of function pointers; NAME.cc picks the table of the CPU level in force, or the scalar reference:
+// How a kernel family gets its vector versions. A file NAME_simd.cc is compiled once per instruction set by Highway's
+// foreach_target and offers, per set, a table of function pointers; NAME.cc picks the table of the CPU level in force,
+// or the scalar reference:
 //
 //   #undef HWY_TARGET_INCLUDE
 //   #define HWY_TARGET_INCLUDE "graft/kernels/norm_simd.cc"   // this file
@@ -19,9 +20,9 @@
 //   namespace graft { const NormTable* norm_simd() noexcept { return GRAFT_SIMD_TABLE(kNormTable); } }  // null: run the reference
 //   #endif
 //
-// Each namespace must be opened in full between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE; templates from other headers (std::min,
-// View) that are instantiated there are shared with the rest of the program, so keep them out of inner loops and never mark them with a target.
-// simd_test.cc is a complete small example.
+// Each namespace must be opened in full between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE; templates from other
+// headers (std::min, View) that are instantiated there are shared with the rest of the program, so keep them out of
+// inner loops and never mark them with a target. simd_test.cc is a complete small example.
 
 #include "graft/base/cpu.h"
 
@@ -32,7 +33,8 @@
 
 // Targets below AVX2 have no fused multiply-add and run the scalar reference; targets above AVX3 add nothing for f32.
 #if defined(__x86_64__)
-#define HWY_BASELINE_TARGETS HWY_AVX2  // the last pass of foreach_target; code still runs only where cpu_level() says so
+#define HWY_BASELINE_TARGETS \
+  HWY_AVX2  // the last pass of foreach_target; code still runs only where cpu_level() says so
 #if defined(GRAFT_SIMD_AVX2_ONLY)
 #define HWY_DISABLED_TARGETS (~(HWY_AVX2))
 #else
@@ -50,10 +52,8 @@ enum class SimdTarget { kReference, kAvx2, kAvx3, kNeon };
 inline SimdTarget simd_target() noexcept {
   switch (cpu_level()) {
     case CpuLevel::kScalar:
-    case CpuLevel::kSse4:
-      return SimdTarget::kReference;
-    case CpuLevel::kAvx2:
-      return SimdTarget::kAvx2;
+    case CpuLevel::kSse4: return SimdTarget::kReference;
+    case CpuLevel::kAvx2: return SimdTarget::kAvx2;
     case CpuLevel::kAvx512:
     case CpuLevel::kAvx512Bf16:
     case CpuLevel::kAmx:
@@ -62,22 +62,22 @@ inline SimdTarget simd_target() noexcept {
 #else
       return SimdTarget::kAvx3;
 #endif
-    case CpuLevel::kNeon:
-      return SimdTarget::kNeon;
+    case CpuLevel::kNeon: return SimdTarget::kNeon;
   }
   return SimdTarget::kReference;
 }
 
 }  // namespace graft
 
-// Address of the table `name` of the target in force, or null where the reference runs. Use inside namespace graft, under HWY_ONCE.
+// Address of the table `name` of the target in force, or null where the reference runs. Use inside namespace graft,
+// under HWY_ONCE.
 #if defined(__x86_64__) && defined(GRAFT_SIMD_AVX2_ONLY)
 #define GRAFT_SIMD_TABLE(name) (::graft::simd_target() == ::graft::SimdTarget::kAvx2 ? &::graft::N_AVX2::name : nullptr)
 #elif defined(__x86_64__)
-#define GRAFT_SIMD_TABLE(name)                                                       \
+#define GRAFT_SIMD_TABLE(name)                                                     \
   (::graft::simd_target() == ::graft::SimdTarget::kAvx3   ? &::graft::N_AVX3::name \
    : ::graft::simd_target() == ::graft::SimdTarget::kAvx2 ? &::graft::N_AVX2::name \
-                                                            : nullptr)
+                                                          : nullptr)
 #elif defined(__aarch64__)
 #define GRAFT_SIMD_TABLE(name) (::graft::simd_target() == ::graft::SimdTarget::kNeon ? &::graft::N_NEON::name : nullptr)
 #else

@@ -1,9 +1,12 @@
 // Also the smallest complete example of a file with vector versions (simd.h).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "graft/kernels/simd_test.cc"
+// clang-format off: the order of these is their meaning
 #include "graft/kernels/simd.h"
+
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+// clang-format on
 
 #ifndef GRAFT_KERNELS_SIMD_TEST_ONCE
 #define GRAFT_KERNELS_SIMD_TEST_ONCE

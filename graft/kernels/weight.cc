@@ -14,15 +14,16 @@
 namespace graft {
 namespace {
 
-constexpr int64_t kPanelRows = 64;   // rows a task packs: one 16-bit panel or two f32 panels
+constexpr int64_t kPanelRows = 64;     // rows a task packs: one 16-bit panel or two f32 panels
 constexpr int64_t kChunkColumns = 64;  // columns converted at a time: the 64 x 64 block stays in L1
 
 // Value of an 8-bit float with `mantissa` bits below a 7 - mantissa bit exponent.
 float f8_value(uint8_t bits, int mantissa, int bias) {
   const int exponent = (bits & 0x7F) >> mantissa;
   const int fraction = bits & ((1 << mantissa) - 1);
-  const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(fraction), 1 - bias - mantissa)
-                                        : std::ldexp(static_cast<float>(fraction + (1 << mantissa)), exponent - bias - mantissa);
+  const float magnitude = exponent == 0
+                              ? std::ldexp(static_cast<float>(fraction), 1 - bias - mantissa)
+                              : std::ldexp(static_cast<float>(fraction + (1 << mantissa)), exponent - bias - mantissa);
   return (bits & 0x80) != 0 ? -magnitude : magnitude;
 }
 
@@ -35,10 +36,8 @@ float f8_to_float(DType type, uint8_t bits) {
       if (low > 0x7C) return NAN;
       if (low == 0x7C) return (bits & 0x80) != 0 ? -INFINITY : INFINITY;
       return f8_value(bits, 2, 15);
-    case DType::kF8E4M3FNUZ:
-      return bits == 0x80 ? NAN : f8_value(bits, 3, 8);
-    case DType::kF8E5M2FNUZ:
-      return bits == 0x80 ? NAN : f8_value(bits, 2, 16);
+    case DType::kF8E4M3FNUZ: return bits == 0x80 ? NAN : f8_value(bits, 3, 8);
+    case DType::kF8E5M2FNUZ: return bits == 0x80 ? NAN : f8_value(bits, 2, 16);
     default:  // kF8E8M0: powers of two
       return bits == 0xFF ? NAN : std::ldexp(1.0f, bits - 127);
   }
@@ -104,10 +103,8 @@ bool packs_from(DType type) {
     case DType::kF8E5M2:
     case DType::kF8E4M3FNUZ:
     case DType::kF8E5M2FNUZ:
-    case DType::kF8E8M0:
-      return true;
-    default:
-      return false;
+    case DType::kF8E8M0: return true;
+    default: return false;
   }
 }
 
@@ -116,25 +113,25 @@ bool packs_from(DType type) {
 size_t Weight::packed_bytes(DType type, int64_t out_features, int64_t in_features) {
   const auto out = static_cast<size_t>(out_features), in = static_cast<size_t>(in_features);
   switch (type) {
-    case DType::kF32:
-      return (out + 31) / 32 * 32 * in * sizeof(float);
+    case DType::kF32: return (out + 31) / 32 * 32 * in * sizeof(float);
     case DType::kBF16:
-    case DType::kF16:
-      return (out + 63) / 64 * 64 * ((in + 1) / 2) * 2 * sizeof(uint16_t);
-    case DType::kF64:
-      return out * in * sizeof(double);
-    default:
-      fail("weight of type {}: expected F32, BF16, F16 or F64", dtype_name(type));
+    case DType::kF16: return (out + 63) / 64 * 64 * ((in + 1) / 2) * 2 * sizeof(uint16_t);
+    case DType::kF64: return out * in * sizeof(double);
+    default: fail("weight of type {}: expected F32, BF16, F16 or F64", dtype_name(type));
   }
 }
 
 Weight::Weight(DType type, int64_t out_features, int64_t in_features)
-    : type_(type), out_features_(out_features), in_features_(in_features), data_(packed_bytes(type, out_features, in_features)) {}
+    : type_(type),
+      out_features_(out_features),
+      in_features_(in_features),
+      data_(packed_bytes(type, out_features, in_features)) {}
 
 void Weight::pack_rows(Context& context, int64_t first_row, int64_t num_rows, DType source_type, const void* source) {
-  GRAFT_CHECK(packs_from(source_type), "weight from {}: expected F64, F32, BF16, F16 or an 8-bit float", dtype_name(source_type));
-  GRAFT_CHECK(first_row >= 0 && num_rows >= 0 && num_rows <= out_features_ - first_row, "pack_rows: rows {} to {} of {}", first_row,
-              first_row + num_rows, out_features_);
+  GRAFT_CHECK(packs_from(source_type), "weight from {}: expected F64, F32, BF16, F16 or an 8-bit float",
+              dtype_name(source_type));
+  GRAFT_CHECK(first_row >= 0 && num_rows >= 0 && num_rows <= out_features_ - first_row,
+              "pack_rows: rows {} to {} of {}", first_row, first_row + num_rows, out_features_);
   if (num_rows == 0 || in_features_ == 0) return;
   const auto* from = static_cast<const std::byte*>(source);
   const int64_t element = dtype_bits(source_type) / 8, in = in_features_;
@@ -152,7 +149,8 @@ void Weight::pack_rows(Context& context, int64_t first_row, int64_t num_rows, DT
   }
   context.pool().parallel(end_panel - first_panel, [&](int64_t task, int) {
     const int64_t panel = first_panel + task;
-    const int64_t begin = std::max(first_row, panel * kPanelRows), end = std::min(first_row + num_rows, (panel + 1) * kPanelRows);
+    const int64_t begin = std::max(first_row, panel * kPanelRows),
+                  end = std::min(first_row + num_rows, (panel + 1) * kPanelRows);
     union {
       float f32[kPanelRows][kChunkColumns];
       uint16_t u16[kPanelRows][kChunkColumns];
@@ -169,8 +167,8 @@ void Weight::pack_rows(Context& context, int64_t first_row, int64_t num_rows, DT
           const int64_t sub_end = std::min(end, (sub / 32 + 1) * 32);
           float* base = to + (sub / 32 * in + k0) * 32 + sub % 32;
           if (table != nullptr) {
-            table->transpose_words(reinterpret_cast<const uint32_t*>(block.f32[sub - begin]), kChunkColumns, sub_end - sub, n,
-                                   reinterpret_cast<uint32_t*>(base), 32);
+            table->transpose_words(reinterpret_cast<const uint32_t*>(block.f32[sub - begin]), kChunkColumns,
+                                   sub_end - sub, n, reinterpret_cast<uint32_t*>(base), 32);
             sub = sub_end;
             continue;
           }
@@ -192,12 +190,14 @@ void Weight::pack_rows(Context& context, int64_t first_row, int64_t num_rows, DT
           if (type_ == DType::kBF16 && table != nullptr) {
             table->round_bf16(values, n, line);
           } else {
-            for (int64_t k = 0; k < n; ++k) line[k] = type_ == DType::kBF16 ? to_bf16(values[k]).bits : to_f16(values[k]).bits;
+            for (int64_t k = 0; k < n; ++k)
+              line[k] = type_ == DType::kBF16 ? to_bf16(values[k]).bits : to_f16(values[k]).bits;
           }
         }
         if (n % 2 != 0) line[n] = 0;
       }
-      auto* to = reinterpret_cast<uint32_t*>(data_.data()) + (panel * ((in + 1) / 2) + k0 / 2) * kPanelRows + begin % kPanelRows;
+      auto* to = reinterpret_cast<uint32_t*>(data_.data()) + (panel * ((in + 1) / 2) + k0 / 2) * kPanelRows +
+                 begin % kPanelRows;
       if (table != nullptr) {  // a pair is one word, low half first (little endian)
         table->transpose_words(block.u32[0], kChunkColumns / 2, end - begin, (n + 1) / 2, to, kPanelRows);
         continue;
@@ -213,12 +213,13 @@ void Weight::pack_rows(Context& context, int64_t first_row, int64_t num_rows, DT
 }
 
 void Weight::unpack_rows(Context& context, int64_t first_row, int64_t num_rows, float* rows) const {
-  GRAFT_CHECK(first_row >= 0 && num_rows >= 0 && num_rows <= out_features_ - first_row, "unpack_rows: rows {} to {} of {}", first_row,
-              first_row + num_rows, out_features_);
+  GRAFT_CHECK(first_row >= 0 && num_rows >= 0 && num_rows <= out_features_ - first_row,
+              "unpack_rows: rows {} to {} of {}", first_row, first_row + num_rows, out_features_);
   const int64_t in = in_features_, pairs = (in + 1) / 2;
   const int64_t tasks = (num_rows + 15) / 16;
   context.pool().parallel(tasks, [&](int64_t task, int) {
-    for (int64_t row = first_row + task * 16; row < std::min(first_row + num_rows, first_row + (task + 1) * 16); ++row) {
+    for (int64_t row = first_row + task * 16; row < std::min(first_row + num_rows, first_row + (task + 1) * 16);
+         ++row) {
       float* out = rows + (row - first_row) * in;
       if (type_ == DType::kF32) {
         const float* p = reinterpret_cast<const float*>(data_.data()) + row / 32 * in * 32 + row % 32;

@@ -19,8 +19,9 @@ class Weight {
   Weight() = default;
   Weight(DType type, int64_t out_features, int64_t in_features);  // zeroed (untouched pages); kF32, kBF16, kF16 or kF64
 
-  // Packs rows [first_row, first_row + num_rows) from row-major source [num_rows][in] of any float dtype, converting where the
-  // types differ (to nearest even). first_row must be a multiple of 64 (or the call must cover the rest). Parallel.
+  // Packs rows [first_row, first_row + num_rows) from row-major source [num_rows][in] of any float dtype, converting
+  // where the types differ (to nearest even). first_row must be a multiple of 64 (or the call must cover the rest).
+  // Parallel.
   void pack_rows(Context& context, int64_t first_row, int64_t num_rows, DType source_type, const void* source);
   // The inverse: rows as f32, row-major.
   void unpack_rows(Context& context, int64_t first_row, int64_t num_rows, float* rows) const;
