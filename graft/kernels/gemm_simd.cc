@@ -189,6 +189,8 @@ constexpr int panels_for(int rows) {
   return p >= 4 ? 4 : p >= 2 ? 2 : 1;
 }
 
+constexpr int64_t kPrefetchPairs = 16;
+
 template <int kRows, int kPanels, bool kBf16>
 void micro_panels(const float* HWY_RESTRICT a, int64_t a_stride, const uint32_t* HWY_RESTRICT pairs,
                   int64_t panel_stride, int64_t n, float* HWY_RESTRICT c, bool add) {
@@ -207,6 +209,9 @@ void micro_panels(const float* HWY_RESTRICT a, int64_t a_stride, const uint32_t*
     const uint32_t* HWY_RESTRICT from = pairs + lane;
     int64_t k = 0;
     for (; k + 2 <= n; k += 2, from += 64) {
+      if (kVectors * kLanes < 64 && lane == 0) {  // this pass reads a part of each line group: ask for all of it
+        for (int64_t j = 0; j < 64; j += 16) __builtin_prefetch(from + kPrefetchPairs * 64 + j);
+      }
       GRAFT_UNROLL
       for (int p = 0; p < kPanels; ++p) {
         GRAFT_UNROLL
