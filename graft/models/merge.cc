@@ -55,8 +55,8 @@ class Merger {
 
   void collect() {
     for (const TensorInfo& info : folder_.tensors.tensors()) tensors_[info.name].source = info.name;
-    const bool tied = folder_.tensors.find("lm_head.weight") == nullptr;
-    // A tied head has no tensor; one that an adapter changes gets its own.
+    // A tied head is the embedding, whatever else the file may hold under its name; one that an adapter changes gets its own tensor.
+    const bool tied = folder_.config.tie_word_embeddings;
     const auto slot = [&](const std::string& name) -> Merged& {
       if (name == "lm_head.weight" && tied) {
         unties_ = true;
@@ -77,7 +77,7 @@ class Merger {
         merged.saved = &t;
       }
       // PEFT's copy of a tied embedding leaves the head with the base's.
-      if (tied && tensors_.at("model.embed_tokens.weight").saved != nullptr && tensors_.count("lm_head.weight") == 0) slot("lm_head.weight");
+      if (tied && tensors_.at("model.embed_tokens.weight").saved != nullptr && !unties_) slot("lm_head.weight");
     }
   }
 
