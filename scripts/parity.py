@@ -2,8 +2,11 @@
 """Repeats the PEFT reference fine-tune of the fixtures with graft and writes docs/parity.md.
 
 The reference (fixtures/golden/pystd-5m/reference_run.json) is PEFT on PyTorch in f32: a 5-million-parameter model learns a task it does
-not know, 600 updates. graft starts from the same adapter and takes the rows in file order, so losses must agree: within 1e-4 for the
-first ten updates, the means of 30 updates within 2 % after that, when rounding has grown. Exits with 1 otherwise. Standard library only.
+not know, 600 updates. graft starts from the same adapter and takes the rows in file order. Judged (exit 1 otherwise): the losses of the
+first ten updates within 1e-4, the means of updates 0-29 and 30-59 within 2 %, and a test loss of at most 0.15 (2.84 before, 0.07 in the
+reference). Later means are reported only: at this learning rate rounding grows tenfold every eight updates or so, and PyTorch itself
+with one thread instead of two departs from its own reference by 7 % at updates 120-149 and by 42 % at 270-299, to end as low again.
+Standard library only.
 """
 
 import argparse
@@ -61,13 +64,15 @@ def main():
 
     theirs = [row[1] for row in first["steps"]]
     ten = max(abs(a - b) for a, b in zip(losses[:10], theirs[:10]))
-    blocks, worst = [], 0.0
+    blocks, early, worst = [], 0.0, 0.0
     for span, mean in first["mean_loss_of_steps"].items():
         begin, end = map(int, span.split("-"))
         ours = sum(losses[begin:end + 1]) / (end + 1 - begin)
         blocks.append((span, mean, ours))
         worst = max(worst, abs(ours / mean - 1))
-    good = len(losses) == hyper["steps"] and ten <= 1e-4 and worst <= 0.02
+        if end < 60:
+            early = max(early, abs(ours / mean - 1))
+    good = len(losses) == hyper["steps"] and ten <= 1e-4 and early <= 0.02 and after["test"]["loss"] <= 0.15
 
     def row(name, key):
         runs = " and ".join(f"{run['after'][name][key[0]]:.4g}" for run in reference["runs"])
@@ -88,7 +93,8 @@ the rows in the same order.
 | exact match on unseen tables | {row('test_unseen_tables', ('exact_match_first_100', 'exact_match'))} |
 
 - Largest difference of the loss in the first ten updates: {ten:.1e} (bound 1e-4).
-- Largest difference of the means of 30 updates: {100 * worst:.2f} % (bound 2 %).
+- Largest difference of the means of 30 updates: {100 * early:.3f} % in the first 60 (bound 2 %), {100 * worst:.0f} % later. At this learning rate
+  rounding grows tenfold every eight updates or so: PyTorch with one thread instead of two leaves its own reference by up to 42 % and ends as low.
 - Peak memory: {result['peak_memory_bytes'] / 2**20:.0f} MiB, forecast {result['forecast_memory_bytes'] / 2**20:.0f} MiB.
 
 | updates | PEFT | graft |
