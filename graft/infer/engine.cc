@@ -8,6 +8,7 @@ namespace graft {
 namespace {
 
 constexpr int64_t kBlock = 64;  // keys of a cache block (kernels/attention.h)
+constexpr size_t kMaxPlans = 4;
 
 bool same_sites(const AdapterSites& a, const AdapterSites& b) {
   return a.saved_modules == b.saved_modules &&
@@ -36,37 +37,51 @@ Engine::Engine(Context& context, const Model& model, const AdapterWeights* adapt
     : context_(&context), model_(&model), adapter_(adapter), options_(options) {
   if (options_.max_length <= 0) options_.max_length = model.config().max_position_embeddings;
   rope_ = model.rope_table(options_.max_length);
-  build();
+  set_adapter(adapter);
 }
 
-void Engine::build() {
+std::unique_ptr<Engine::Compiled> Engine::compile(const AdapterSites& sites) {
+  auto compiled = std::make_unique<Compiled>();
+  compiled->sites = sites;
   DecoderOptions d;
   d.compute = options_.compute;
   d.output = DecoderOutput::kLastLogits;
-  if (adapter_ != nullptr) d.adapters = {adapter_->sites};
-  graph_ = model_->family().build(model_->config(), d);
+  d.adapters = {sites};
+  compiled->graph = model_->family().build(model_->config(), d);
   PlanOptions p;
   p.capacity.tokens = std::max(options_.chunk_tokens, options_.max_sequences);
   p.capacity.sequences = options_.max_sequences;
   p.capacity.labels = options_.max_sequences;
   p.capacity.max_length = options_.max_length;
   p.num_threads = context_->num_threads();
-  plan_ = Plan::compile(graph_.graph, p);
-  plan_.prepare(*context_);
-  model_->bind(plan_, graph_);
-  if (adapter_ != nullptr) adapter_->bind(plan_, graph_);
-  built_for_ = adapter_ != nullptr ? adapter_->sites : AdapterSites{};
-  has_plan_ = true;
+  compiled->plan = Plan::compile(compiled->graph.graph, p);
+  model_->bind(compiled->plan, compiled->graph);
+  return compiled;
+}
+
+// Brings the plan for adapters of this kind to the back.
+void Engine::use(const AdapterSites& sites) {
+  const auto found = std::find_if(plans_.begin(), plans_.end(), [&](const auto& c) { return same_sites(c->sites, sites); });
+  if (found != plans_.end()) {
+    std::rotate(found, found + 1, plans_.end());
+    return;
+  }
+  plans_.push_back(compile(sites));
+  if (plans_.size() > kMaxPlans) plans_.erase(plans_.begin());
+  Plan& plan = plans_.back()->plan;
+  if (plan.arena_bytes() > arena_.bytes()) {
+    arena_ = Buffer(plan.arena_bytes());
+    for (auto& other : plans_) other->plan.prepare(*context_, arena_.data());
+  } else {
+    plan.prepare(*context_, arena_.data());
+  }
 }
 
 void Engine::set_adapter(const AdapterWeights* adapter) {
-  const AdapterSites wanted = adapter != nullptr ? adapter->sites : AdapterSites{};
+  static const AdapterSites kNone;
   adapter_ = adapter;
-  if (has_plan_ && same_sites(wanted, built_for_)) {
-    if (adapter != nullptr) adapter->bind(plan_, graph_);
-  } else {
-    build();
-  }
+  use(adapter != nullptr ? adapter->sites : kNone);
+  if (adapter != nullptr) adapter->bind(plans_.back()->plan, plans_.back()->graph);
 }
 
 View<const float, 2> Engine::run(std::span<const Feed> feeds, bool cached, int64_t num_logits) {
@@ -85,20 +100,22 @@ View<const float, 2> Engine::run(std::span<const Feed> feeds, bool cached, int64
     if (num_logits > 0) label_rows_.push_back(static_cast<int32_t>(ids_.size()) - 1);
     inputs.sizes.max_length = std::max(inputs.sizes.max_length, begin + count);
   }
+  Plan& plan = plans_.back()->plan;
+  const DecoderGraph& graph = plans_.back()->graph;
   inputs.sizes.tokens = static_cast<int64_t>(ids_.size());
   inputs.sizes.sequences = static_cast<int64_t>(feeds.size());
   inputs.sizes.labels = static_cast<int64_t>(label_rows_.size());
   inputs.cache = cache_;
   inputs.rope = &rope_;
-  plan_.bind(graph_.ids, ids_.data());
-  plan_.bind(graph_.positions, positions_.data());
-  plan_.bind(graph_.sequence_offsets, offsets_.data());
-  plan_.bind(graph_.label_rows, label_rows_.data());
-  plan_.run(*context_, inputs);
+  plan.bind(graph.ids, ids_.data());
+  plan.bind(graph.positions, positions_.data());
+  plan.bind(graph.sequence_offsets, offsets_.data());
+  plan.bind(graph.label_rows, label_rows_.data());
+  plan.run(*context_, inputs);
   if (cached) {
     for (const Feed& feed : feeds) feed.cache->set_length(feed.cache->length() + static_cast<int64_t>(feed.ids.size()));
   }
-  return plan_.read<float>(graph_.logits, inputs.sizes);
+  return plan.read<float>(graph.logits, inputs.sizes);
 }
 
 View<const float, 2> Engine::forward(std::span<const Feed> feeds) {
@@ -108,17 +125,19 @@ View<const float, 2> Engine::forward(std::span<const Feed> feeds) {
   int64_t tokens = 0;
   for (const Feed& feed : feeds) {
     GRAFT_CHECK(!feed.ids.empty(), "engine: a sequence without new tokens");
+    GRAFT_CHECK((feed.cache != nullptr) == cached, "engine: sequences with and without a cache in one call");
     const int64_t end = (cached ? feed.cache->length() : 0) + static_cast<int64_t>(feed.ids.size());
     GRAFT_CHECK_HINT(end <= options_.max_length, "shorten the prompt or raise the limit", "the sequence has {} tokens, the limit is {}", end, options_.max_length);
+    GRAFT_CHECK(!cached || end <= feed.cache->max_length(), "the key-value cache is full: {} tokens and {} new ones, it holds {}", feed.cache->length(),
+                feed.ids.size(), feed.cache->max_length());
     tokens += static_cast<int64_t>(feed.ids.size());
   }
-  const int64_t capacity = plan_.capacity().tokens;
+  const int64_t capacity = plans_.back()->plan.capacity().tokens;
   if (tokens <= capacity) return run(feeds, cached, 1);
   if (!cached) {  // without a cache everything runs at once: a plan for it
-    EngineOptions larger = options_;
-    larger.chunk_tokens = tokens;
-    std::swap(options_, larger);
-    build();
+    options_.chunk_tokens = tokens;
+    plans_.clear();
+    set_adapter(adapter_);
     return run(feeds, cached, 1);
   }
   // All but the last tokens of each sequence in pieces that fit, then the last together.

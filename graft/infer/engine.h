@@ -41,7 +41,8 @@ struct Feed {
   std::span<const int32_t> ids;
 };
 
-// A model (perhaps with an adapter) compiled for generation. The adapter can be exchanged: a base without one is another plan on the same weights.
+// A model (perhaps with an adapter) compiled for generation. The adapter can be exchanged: a base without one is another plan on the same weights
+// and the same arena, made once.
 class Engine {
  public:
   Engine(Context& context, const Model& model, const AdapterWeights* adapter, const EngineOptions& options);
@@ -49,23 +50,29 @@ class Engine {
   // Runs the new tokens of every sequence; logits of each one's last token, [feeds, vocab], valid until the next call.
   View<const float, 2> forward(std::span<const Feed> feeds);
 
-  // Exchanges the adapter (null: the base). One that adapts the same modules with the same ranks is a change of pointers.
+  // Exchanges the adapter (null: the base). It is a change of pointers where the last few were of the same kind: none, or the same modules with
+  // the same ranks and scalings.
   void set_adapter(const AdapterWeights* adapter);
   const Model& model() const { return *model_; }
   const EngineOptions& options() const { return options_; }
 
  private:
-  void build();
+  // A plan per kind of adapter.
+  struct Compiled {
+    AdapterSites sites;
+    DecoderGraph graph;
+    Plan plan;
+  };
+  void use(const AdapterSites& sites);
+  std::unique_ptr<Compiled> compile(const AdapterSites& sites);
   View<const float, 2> run(std::span<const Feed> feeds, bool cached, int64_t num_logits);
 
   Context* context_;
   const Model* model_;
   const AdapterWeights* adapter_;
   EngineOptions options_;
-  DecoderGraph graph_;
-  Plan plan_;
-  AdapterSites built_for_;
-  bool has_plan_ = false;
+  std::vector<std::unique_ptr<Compiled>> plans_;  // the one in use last
+  Buffer arena_;                                  // of all plans: one runs at a time
   RopeTable rope_;
   std::vector<int32_t> ids_, positions_, offsets_, label_rows_;
   std::vector<CachedSequence> cache_;

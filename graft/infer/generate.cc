@@ -16,6 +16,7 @@ double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_
 class TextTracker {
  public:
   TextTracker(const Tokenizer* tokenizer, const std::vector<std::string>& stop) : stop_(stop) {
+    std::erase(stop_, std::string());  // an empty one would end every answer at once
     if (tokenizer != nullptr) decoder_.emplace(*tokenizer, true);
   }
   // Adds a token; true if a stop string is complete.
@@ -154,7 +155,12 @@ Generated generate(Engine& engine, const Tokenizer* tokenizer, std::span<const i
     answer.finish("length");
     return std::move(answer.result);
   }
-  const int64_t limit = engine.options().max_length;
+  int64_t limit = engine.options().max_length;
+  if (cache != nullptr) {
+    limit = std::min(limit, cache->max_length());
+    // The last token is fed again where the cache has seen it: its logits are what the answer begins with.
+    cache->set_length(std::min(cache->length(), answer.result.prompt_tokens - 1));
+  }
   if (options.use_cache && cache == nullptr) {
     answer.own_cache = std::make_unique<KvCache>(engine.model().config(), std::min(limit, answer.result.prompt_tokens + options.max_tokens));
     cache = answer.own_cache.get();

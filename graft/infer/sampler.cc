@@ -58,6 +58,7 @@ void SamplingOptions::validate() const {
   check(top_k >= 0, "top_k", static_cast<double>(top_k), ">= 0");
   check(top_p > 0, "top_p", top_p, "> 0 (1 or more is off)");
   check(min_p >= 0 && min_p <= 1, "min_p", min_p, "0 to 1");
+  for (const auto& [id, bias] : logit_bias) check(!std::isnan(bias) && bias != kInfinity, "logit_bias", bias, "a number, or -infinity to ban");
   check(repeat_last_n >= 0, "repeat_last_n", static_cast<double>(repeat_last_n), ">= 0");
   GRAFT_CHECK(faults.empty(), "sampling:{}", faults);
 }
@@ -101,6 +102,11 @@ Distribution process_logits(std::span<const float> logits, std::span<const int32
     c = {*std::min_element(c.begin(), c.end(), better)};
     c[0].second = 0;
     return d;
+  }
+  // An infinite logit takes everything; several share it.
+  if (std::any_of(c.begin(), c.end(), [](const auto& candidate) { return candidate.second == kInfinity; })) {
+    std::erase_if(c, [](const auto& candidate) { return candidate.second != kInfinity; });
+    for (auto& [id, value] : c) value = 0;
   }
   for (auto& [id, value] : c) value /= o.temperature;
   if (o.top_k > 0 && static_cast<size_t>(o.top_k) < c.size()) {
