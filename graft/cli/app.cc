@@ -3,10 +3,12 @@
 #include <csignal>
 #include <cstdio>
 #include <new>
+#include <vector>
 
 #include "graft/base/cpu.h"
 #include "graft/base/error.h"
 #include "graft/cli/common.h"
+#include "graft/cli/usage.h"
 #include "graft/cli/version.h"
 
 namespace graft {
@@ -36,18 +38,15 @@ int run_graft(int argc, char** argv) {
     print_error(e.what(), e.hint());
     return 2;
   }
-  const auto where_to_look = [&app] {
-    const CLI::App* at = &app;
-    for (const CLI::App* sub : app.get_subcommands()) at = sub;
-    return fmt::format("{} --help shows the flags", at == &app ? "graft" : "graft " + at->get_name());
-  };
+  const auto where_to_look = [&app] { return command_path(app) + " --help shows the flags"; };
   try {
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::Success& e) {
     return app.exit(e);  // --help, --version
   } catch (const CLI::ParseError& e) {
-    print_error(e.what(), where_to_look());
+    const std::vector<std::string> faults = usage_faults(app, e);
+    print_error(faults.size() == 1 ? faults[0] : fmt::format("{} faults:\n  {}", faults.size(), fmt::join(faults, "\n  ")), where_to_look());
     return 2;
   } catch (const ExitCode& e) {
     return e.code;

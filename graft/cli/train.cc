@@ -78,10 +78,11 @@ Json result_json(const TrainResult& r) {
 void run_train(TrainConfig& config) {
   if (!config.config.empty()) {
     read_train_toml(config, config.config);
-  } else {  // the command line alone shows what is missing
+  } else {  // the command line alone shows what is missing; a checkpoint brings its run's settings
     std::string missing;
     for (const auto& [flag, value] : {std::pair{"--model", &config.model}, {"--data", &config.data}, {"--out", &config.out}}) {
-      if (value->empty()) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", flag);
+      const bool brought = config.resume && (flag != std::string_view("--out") || !config.resume->empty());
+      if (value->empty() && !brought) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", flag);
     }
     if (!missing.empty()) throw UsageError(missing + " missing: give it, or a --config that holds it");
   }

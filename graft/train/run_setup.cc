@@ -4,13 +4,13 @@
 #include <cmath>
 #include <filesystem>
 #include <optional>
+#include <set>
 
 #include "graft/base/error.h"
 #include "graft/base/file.h"
 #include "graft/base/log.h"
 #include "graft/base/process.h"
 #include "graft/formats/adapter.h"
-#include "graft/formats/checkpoint.h"
 #include "graft/train/data_check.h"
 #include "graft/train/encode.h"
 #include "graft/train/metrics.h"
@@ -62,6 +62,13 @@ void parse_pattern(const std::vector<std::string>& parts, const char* field, std
     GRAFT_CHECK(*end == '\0', "{} is '{}', expected MODULE=NUMBER", field, printable(part));
     out.emplace_back(part.substr(0, equals), value);
   }
+}
+
+void copy_file(const std::string& from, const std::string& to) {
+  const MappedFile file(from);
+  AtomicFile out(to);
+  out.write(file.bytes().data(), file.bytes().size());
+  out.commit();
 }
 
 }  // namespace
@@ -140,30 +147,90 @@ MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites,
             "the run needs {}, --memory-limit is {}", memory_text(smallest.forecast_bytes), memory_text(config.memory_limit.bytes));
 }
 
-void prepare_output_folder(const std::string& folder, bool overwrite, bool resume) {
+void check_output_folder(const std::string& folder, bool overwrite, bool resume) {
   if (!path_exists(folder)) return;
   GRAFT_CHECK_HINT(is_directory(folder), "choose another --out", "{}: is a file, expected a folder", folder);
-  if (fs::is_empty(folder)) return;
-  if (resume) return;
-  GRAFT_CHECK_HINT(overwrite, "use --resume to go on, --overwrite to start anew, or another --out", "{}: is not empty", folder);
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    static constexpr std::string_view kOurs[] = {"adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", "report.html", "config.toml",
-                                                 "graft.json", "model.safetensors", "model.safetensors.index.json"};
-    const bool shard = name.starts_with("model-") && name.ends_with(".safetensors");
-    if (shard || std::find(std::begin(kOurs), std::end(kOurs), name) != std::end(kOurs)) fs::remove(entry.path());
+  std::error_code error;
+  const bool empty = fs::is_empty(folder, error);
+  GRAFT_CHECK_HINT(!error, "check the permissions of the folder", "{}: cannot be read: {}", folder, error.message());
+  GRAFT_CHECK_HINT(empty || resume || overwrite, "use --resume to go on, --overwrite to start anew, or another --out", "{}: is not empty", folder);
+}
+
+void prepare_output_folder(const std::string& folder, bool overwrite, bool resume) {
+  check_output_folder(folder, overwrite, resume);
+  if (!overwrite || resume || !path_exists(folder)) return;
+  std::set<std::string> ours = {"adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", "report.html", "config.toml",
+                                "graft.json", "model.safetensors", "model.safetensors.index.json"};
+  const std::vector<Checkpoint> checkpoints = list_checkpoints(folder);
+  std::error_code error;
+  // A model's configuration and tokenizer files stand in its checkpoints too.
+  for (const Checkpoint& checkpoint : checkpoints) {
+    if (!path_exists(checkpoint.path + "/graft_state.json")) continue;
+    for (fs::directory_iterator it(checkpoint.path, error), end; !error && it != end; it.increment(error)) ours.insert(it->path().filename().string());
   }
-  for (const Checkpoint& checkpoint : list_checkpoints(folder)) fs::remove_all(checkpoint.path);
+  const auto gone = [](const std::string& path, const std::error_code& failed) {
+    GRAFT_CHECK_HINT(!failed, "check the permissions of the folder", "{}: cannot be removed: {}", path, failed.message());
+  };
+  std::vector<fs::path> entries;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) entries.push_back(it->path());
+  gone(folder, error);
+  for (const fs::path& path : entries) {
+    const std::string name = path.filename().string();
+    const bool shard = name.starts_with("model-") && name.ends_with(".safetensors");
+    if ((shard || ours.count(name) > 0) && !is_directory(path.string())) fs::remove(path, error);
+    gone(path.string(), error);
+  }
+  for (const Checkpoint& checkpoint : checkpoints) {
+    fs::remove_all(checkpoint.path, error);
+    gone(checkpoint.path, error);
+  }
+}
+
+void create_folders(const std::string& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  GRAFT_CHECK_HINT(!error, "check the path and the permissions of the folder above", "{}: cannot be created: {}", folder, error.message());
+}
+
+void remove_temporaries(const std::string& folder) {
+  std::error_code error, ignored;
+  std::vector<fs::path> left;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    // AtomicFile's NAME.tmp-PID and AtomicFolder's .NAME.tmp-PID
+    const std::string name = it->path().filename().string();
+    const size_t at = name.rfind(".tmp-");
+    if (at == std::string::npos) continue;
+    const std::string pid = name.substr(at + 5);
+    if (!pid.empty() && (pid == "gone" || pid.find_first_not_of("0123456789") == std::string::npos)) left.push_back(it->path());
+  }
+  for (const fs::path& path : left) fs::remove_all(path, ignored);
+}
+
+void restore_history(const Checkpoint& from, int64_t best_step, const std::string& folder) {
+  create_folders(folder);
+  const auto updates = [](const auto& lines) { return std::count_if(lines.begin(), lines.end(), [](const Json& line) { return line.contains("loss"); }); };
+  const std::string path = folder + "/metrics.jsonl";
+  std::vector<Json> there = read_metrics(path);
+  std::erase_if(there, [&](const Json& line) { return line["step"].get<int64_t>() > from.step; });
+  const Json trainer = read_trainer_state(from.path);
+  if (trainer.contains("log_history") && trainer["log_history"].is_array() && updates(trainer["log_history"]) > updates(there)) {
+    std::string text;
+    for (const Json& line : trainer["log_history"]) text += line.dump() + "\n";
+    write_file(path, text);
+  }
+  const std::string best = fmt::format("checkpoint-{}", best_step), source = fs::path(from.path).parent_path().string();
+  const std::string beside = (source.empty() ? "." : source) + "/" + best, here = folder + "/" + best;
+  if (best_step <= 0 || path_exists(here) || !is_directory(beside)) return;
+  AtomicFolder copy(here);
+  for (const auto& entry : fs::directory_iterator(beside)) copy_file(entry.path().string(), copy.path() + "/" + entry.path().filename().string());
+  copy.commit();
 }
 
 void copy_checkpoint_weights(const std::string& checkpoint, const std::string& folder) {
   for (const auto& entry : fs::directory_iterator(checkpoint)) {
     const std::string name = entry.path().filename().string();
     if (!entry.is_regular_file() || name == "optimizer.safetensors" || name == "graft_state.json" || name == "trainer_state.json") continue;
-    const MappedFile file(entry.path().string());
-    AtomicFile out(folder + "/" + name);
-    out.write(file.bytes().data(), file.bytes().size());
-    out.commit();
+    copy_file(entry.path().string(), folder + "/" + name);
   }
 }
 
@@ -176,9 +243,38 @@ std::string describe_bad_loss(const Dataset& data, std::span<const int64_t> exam
     for (const int64_t example : examples) {
       if (data.example(example).row == batch.rows[sequence]) where = data.where(example);
     }
-    return fmt::format("the loss is {} at {}, token {}", nll[i], where, batch.positions[static_cast<size_t>(batch.label_rows[i])] + 1);
+    return fmt::format("the loss is {} at {}, token {}", std::isnan(nll[i]) ? "nan" : "infinite", where, batch.positions[static_cast<size_t>(batch.label_rows[i])] + 1);
   }
   return "the sum of the losses is not finite";
+}
+
+std::string describe_bad_weights(Context& context, const Model& model, std::span<const TrainedTensor> trained) {
+  const auto bad = [](std::span<const float> values) {
+    return std::any_of(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
+  };
+  const TrainedTensor* largest = nullptr;
+  float size = 0;
+  for (const TrainedTensor& t : trained) {
+    if (bad(t.value)) return fmt::format("the trained tensor '{}' holds nan or infinity", t.name);
+    for (const float x : t.value) {
+      if (std::abs(x) > size) size = std::abs(x), largest = &t;
+    }
+  }
+  std::vector<float> row;
+  for (const auto& [name, p] : model.parameters()) {
+    bool found = false;
+    if (p.is_matrix()) {
+      row.resize(static_cast<size_t>(p.shape[1]));
+      for (int64_t i = 0; i < p.shape[0] && !found; ++i) {
+        p.weight.unpack_rows(context, i, 1, row.data());
+        found = bad(row);
+      }
+    } else {
+      found = bad(p.vector.as<float>());
+    }
+    if (found) return fmt::format("the model's tensor '{}' holds nan or infinity", name);
+  }
+  return largest == nullptr ? "all weights are finite" : fmt::format("all weights are finite, the largest trained one is {:.3g} in '{}'", size, largest->name);
 }
 
 std::string describe_rows(const Dataset& data, const Update& update) {

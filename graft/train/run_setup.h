@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "graft/base/thread_pool.h"
+#include "graft/formats/checkpoint.h"
 #include "graft/formats/lora_config.h"
 #include "graft/models/decoder.h"
 #include "graft/train/batch.h"
@@ -33,13 +34,23 @@ struct MemoryChoice {
 MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& options, const BatchCapacity& capacity,
                            int num_threads, const TrainConfig& config);
 
-// Refuses a folder that is not empty, unless `overwrite`, which removes what graft wrote there and nothing else.
+// Refuses what is no folder, and a folder that is not empty unless `overwrite` or `resume`.
+void check_output_folder(const std::string& folder, bool overwrite, bool resume);
+// The same; then `overwrite` removes what graft wrote there and nothing else.
 void prepare_output_folder(const std::string& folder, bool overwrite, bool resume);
+// Creates a folder and those above it. Error with the reason.
+void create_folders(const std::string& folder);
+// Removes the temporary files that a killed run left in its --out.
+void remove_temporaries(const std::string& folder);
+// A run that goes on elsewhere, or from an older checkpoint, gets the lines of metrics.jsonl that are missing there, and the best checkpoint.
+void restore_history(const Checkpoint& from, int64_t best_step, const std::string& folder);
 // Copies the weights of a checkpoint (not its optimizer and state) into a folder, each file whole.
 void copy_checkpoint_weights(const std::string& checkpoint, const std::string& folder);
 
 // Which row made the loss not finite: "data.jsonl:12, token 34".
 std::string describe_bad_loss(const Dataset& data, std::span<const int64_t> examples, const Batch& batch, std::span<const float> nll);
+// Which weight is not finite, or else how large the largest trained one is.
+std::string describe_bad_weights(Context& context, const Model& model, std::span<const TrainedTensor> trained);
 std::string describe_rows(const Dataset& data, const Update& update);
 
 }  // namespace graft

@@ -49,7 +49,7 @@ void save_weights(const CheckpointSource& source, const RunState& state, double 
     source.adapter->save(folder, {{"step", std::to_string(state.step)}, {"loss", fmt::format("{}", state.loss)},
                                   {"learning_rate", fmt::format("{}", learning_rate)}});
   } else {
-    copy_side_files(source.config->model, folder);
+    if (folder != source.config->out) copy_side_files(source.config->out, folder);
     if (source.config->save_dtype != "keep") {
       const Json config = config_with_dtype(source.model->config().raw, saved_dtype(source.config->save_dtype, DType::kF32));
       write_file(folder + "/config.json", config.dump(2) + "\n");

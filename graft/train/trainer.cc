@@ -64,7 +64,14 @@ struct Trainer::Impl {
 void Trainer::Impl::open() {
   if (config.resume) {
     resumed = config.resume->empty() ? newest_checkpoint(config.out) : std::optional<Checkpoint>(find_checkpoint(*config.resume));
-    if (resumed) config = resume_train_config(checkpoint_config(resumed->path), config);
+    if (resumed) {
+      config = resume_train_config(checkpoint_config(resumed->path), config);
+      // The folder may have been moved since.
+      if (!config.is_given("out")) config.out = std::filesystem::weakly_canonical(resumed->path).parent_path().string();
+    } else {
+      GRAFT_CHECK_HINT(!config.model.empty() && !config.data.empty(), "give the flags of the first start, or the --out of a run that has checkpoints",
+                       "{}: holds no checkpoint to resume from, and --model or --data is missing", config.out);
+    }
   }
   config.validate();
   const std::vector<std::string_view> supported = supported_model_types();
@@ -135,11 +142,12 @@ void Trainer::Impl::load() {
 }
 
 void Trainer::Impl::prepare_out() {
-  namespace fs = std::filesystem;
-  if (resumed) return;
-  prepare_output_folder(config.out, config.overwrite, config.resume.has_value());
-  fs::create_directories(config.out);
-  write_file(config.out + "/config.toml", write_train_toml(config));
+  if (!resumed) prepare_output_folder(config.out, config.overwrite, config.resume.has_value());
+  create_folders(config.out);
+  remove_temporaries(config.out);
+  if (!resumed || !path_exists(config.out + "/config.toml")) write_file(config.out + "/config.toml", write_train_toml(config));
+  // Checkpoints copy the model's other files from here: the model folder may go away meanwhile.
+  if (config.method == "full" && !path_exists(config.out + "/config.json")) copy_side_files(resumed ? resumed->path : config.model, config.out);
 }
 
 CheckpointSource Trainer::Impl::source() const {
@@ -167,7 +175,7 @@ double Trainer::Impl::run_update(const Update& update, const TrainEvents& events
     batcher->fill(examples, &batch);
     loss += step->micro_batch(batch, update.weight, static_cast<uint64_t>(update.step));
     if (!std::isfinite(loss)) {
-      fault = describe_bad_loss(data.train, examples, batch, step->last_nll());
+      fault = describe_bad_loss(data.train, examples, batch, step->last_nll()) + "; " + describe_bad_weights(context, *model, step->tensors());
       return loss;
     }
   }
@@ -220,10 +228,12 @@ TrainResult Trainer::run(const TrainEvents& events) {
   const auto note = [&](const std::string& text) {
     if (events.note) events.note(text);
   };
+  if (!t.resumed) check_output_folder(t.config.out, t.config.overwrite, t.config.resume.has_value());
   if (events.planned) events.planned(t.plan);
   RunState state;
   if (t.resumed) {
     state = load_run_state(t.resumed->path, t.data.train.fingerprint());
+    restore_history(*t.resumed, state.best_step, t.config.out);
     note(fmt::format("resuming after update {} from {}", state.step, t.resumed->path));
   } else if (t.config.resume) {
     note(fmt::format("{} holds no checkpoint: starting at update 0", t.config.out));
@@ -238,13 +248,18 @@ TrainResult Trainer::run(const TrainEvents& events) {
   double last_rate = state.step > 0 ? schedule.learning_rate(state.step - 1) : 0;
   int64_t saved_at = t.resumed ? state.step : -1, run_tokens = 0;
   double run_seconds = 0;
-  bool early = false;
+  // A run that early stopping ended is finished too.
+  const auto enough = [&] { return t.config.early_stop > 0 && state.evaluations_without_gain >= t.config.early_stop; };
+  bool early = enough();
 
   const auto checkpoint = [&] {
     if (saved_at == state.step) return;
     log.sync();
     save_checkpoint(source, state, last_rate, Json(read_metrics(t.config.out + "/metrics.jsonl")));
-    const std::vector<int64_t> protect = state.best_step > 0 ? std::vector<int64_t>{state.best_step} : std::vector<int64_t>{};
+    // Resumed from an older checkpoint, later ones may lie beside: they must not push out the one just written.
+    std::vector<int64_t> protect;
+    if (state.best_step > 0) protect.push_back(state.best_step);
+    if (!list_checkpoints(t.config.out).empty() && list_checkpoints(t.config.out).back().step > state.step) protect.push_back(state.step);
     prune_checkpoints(t.config.out, t.config.keep, protect);
     saved_at = state.step;
   };
@@ -267,7 +282,7 @@ TrainResult Trainer::run(const TrainEvents& events) {
     } else {
       ++state.evaluations_without_gain;
     }
-    return t.config.early_stop > 0 && state.evaluations_without_gain >= t.config.early_stop;
+    return enough();
   };
 
   while (state.step < t.plan.steps && !early) {
@@ -279,8 +294,8 @@ TrainResult Trainer::run(const TrainEvents& events) {
     const double norm = fault.empty() ? gradient_norm(t.context, t.step->tensors()) : NAN;
     if (fault.empty() && !std::isfinite(norm)) {
       const TrainedTensor* bad = non_finite_gradient(t.step->tensors());
-      fault = fmt::format("the gradient of '{}' is not finite; rows {}", bad != nullptr ? bad->name : "all tensors together",
-                          describe_rows(t.data.train, update));
+      fault = fmt::format("the gradient of {} is not finite; rows {}; {}", bad != nullptr ? "'" + bad->name + "'" : "all tensors together",
+                          describe_rows(t.data.train, update), describe_bad_weights(t.context, *t.model, t.step->tensors()));
     }
     last_rate = schedule.learning_rate(state.step);
     if (fault.empty()) {
@@ -316,7 +331,9 @@ TrainResult Trainer::run(const TrainEvents& events) {
     if (state.bad_in_a_row >= kBadStepsAllowed) {
       log.sync();
       write_report(t.config.out, t.config);
-      fail_hint("lower --lr, look at the rows named, or run with GRAFT_DEBUG=ops to find the first bad op; the last checkpoint is whole",
+      const std::vector<Checkpoint> kept = list_checkpoints(t.config.out);
+      fail_hint(fmt::format("lower --lr, look at the rows and tensors named, or run with GRAFT_DEBUG=ops to find the first bad op; {}",
+                            kept.empty() ? "no checkpoint was written yet" : "the last checkpoint, " + kept.back().path + ", is whole"),
                 "{} updates in a row were not finite, the last: {}", kBadStepsAllowed, fault);
     }
     const bool epoch_ends = update.epoch_after == std::floor(update.epoch_after), last = state.step == t.plan.steps;
