@@ -19,7 +19,7 @@ namespace {
   const int code = errno;
   const char* hint = code == ENOENT    ? "check the path"
                      : code == EACCES  ? "check the permissions of the file and of its folder"
-                     : code == ENOSPC  ? "free some space and run again; nothing was left half written"
+                     : code == ENOSPC || code == EDQUOT || code == EFBIG ? "free some space and run again; nothing was left half written"
                      : code == EROFS   ? "choose a folder that can be written to"
                      : code == EMFILE  ? "raise the limit of open files (ulimit -n)"
                      : code == ENOTDIR ? "a part of the path is a file, not a folder"

@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <iostream>
 #include <new>
 #include <vector>
 
@@ -15,14 +16,10 @@ namespace graft {
 namespace {
 
 void print_error(const std::string& message, const std::string& hint) {
-  fmt::print(stderr, "error: {}\n", message);
-  if (!hint.empty()) fmt::print(stderr, "hint: {}\n", hint);
+  fmt::print(stderr, "error: {}\nhint: {}\n", message, hint.empty() ? "correct what is named above and run again" : hint);
 }
 
-}  // namespace
-
-int run_graft(int argc, char** argv) {
-  std::signal(SIGPIPE, SIG_DFL);  // `graft … | head` ends quietly
+int run(int argc, char** argv) {
   CLI::App app("graft: fine-tune, merge and run open language models on the machine you own.", "graft");
   app.footer("Example:\n  graft train --model Qwen2.5-0.5B --data train.jsonl --out my-adapter\n\n"
              "graft COMMAND --help shows a command's flags and an example.");
@@ -66,6 +63,19 @@ int run_graft(int argc, char** argv) {
     print_error(e.what(), "");
     return 1;
   }
+}
+
+}  // namespace
+
+int run_graft(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_DFL);  // `graft … | head` ends quietly
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit is an error like a full disk
+  const int code = run(argc, argv);
+  std::cout.flush();
+  const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();
+  if (code != 0 || written) return code;
+  print_error("standard output: cannot be written to its end", "free some space, or send it elsewhere");
+  return 1;
 }
 
 }  // namespace graft

@@ -4,10 +4,12 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "graft/base/error.h"
 #include "graft/base/file.h"
 #include "graft/formats/adapter.h"
+#include "graft/formats/checkpoint.h"
 #include "graft/formats/model_folder.h"
 #include "graft/kernels/dora.h"
 #include "graft/models/adapter.h"
@@ -33,17 +35,56 @@ class Merger {
   Merger(Context& context, const MergeConfig& config) : context_(context), config_(config) {}
 
   MergeReport run() {
+    check_out();
     folder_ = ModelFolder::open(config_.model, supported_model_types());
     folder_.tensors.check(family_of(folder_.config).tensors(folder_.config));
     load_adapters();
     collect();
-    GRAFT_CHECK_HINT(!path_exists(config_.out) || std::filesystem::is_empty(config_.out) || config_.overwrite, "use --overwrite, or another --out",
-                     "{}: is not empty", config_.out);
-    std::filesystem::create_directories(config_.out);
-    return write();
+    // Written aside and moved: a merge that fails leaves --out as it was. Inside a folder that is there, which may be a file system of its own.
+    const bool there = path_exists(config_.out);
+    AtomicFolder folder(there ? config_.out + "/merge" : config_.out);
+    const MergeReport report = write(folder.path());
+    there ? move_files(folder.path()) : folder.commit();
+    return report;
   }
 
  private:
+  void check_out() const {
+    namespace fs = std::filesystem;
+    if (!path_exists(config_.out)) return;
+    GRAFT_CHECK_HINT(is_directory(config_.out), "choose another --out", "{}: is a file, expected a folder", config_.out);
+    std::error_code error;
+    const auto same = [&](const std::string& path) { return fs::equivalent(path, config_.out, error) && !error; };
+    bool input = same(config_.model);
+    for (const auto& [path, weight] : config_.adapters) input = input || same(path);
+    GRAFT_CHECK_HINT(!input, "choose another --out", "{}: is what is merged; it would be overwritten while it is read", config_.out);
+    const bool empty = fs::is_empty(config_.out, error);
+    GRAFT_CHECK_HINT(!error, "check the permissions of the folder", "{}: cannot be read: {}", config_.out, error.message());
+    GRAFT_CHECK_HINT(empty || config_.overwrite, "use --overwrite, or another --out", "{}: is not empty", config_.out);
+  }
+
+  // The weights last, then shards of an older model go.
+  void move_files(const std::string& from) const {
+    namespace fs = std::filesystem;
+    const auto is_weights = [](const std::string& name) {
+      const bool shard = name.starts_with("model-") && name.find("-of-") != std::string::npos && name.ends_with(".safetensors");
+      return shard || name == "model.safetensors" || name == "model.safetensors.index.json";
+    };
+    std::set<std::string> names;
+    for (const auto& entry : fs::directory_iterator(from)) names.insert(entry.path().filename().string());
+    for (const bool weights : {false, true}) {
+      for (const std::string& name : names) {
+        if (is_weights(name) == weights) fs::rename(from + "/" + name, config_.out + "/" + name);
+      }
+    }
+    std::vector<fs::path> old;
+    for (const auto& entry : fs::directory_iterator(config_.out)) {
+      const std::string name = entry.path().filename().string();
+      if (is_weights(name) && names.count(name) == 0) old.push_back(entry.path());
+    }
+    for (const fs::path& path : old) fs::remove(path);
+  }
+
   void load_adapters() {
     const std::vector<BaseModule> modules = base_modules(folder_.config);
     const std::vector<ExpectedTensor> tensors = family_of(folder_.config).tensors(folder_.config);
@@ -83,11 +124,11 @@ class Merger {
 
   DType dtype_of(const Merged& m) const { return saved_dtype(config_.dtype, folder_.tensors.at(m.source).dtype); }
 
-  MergeReport write() {
+  MergeReport write(const std::string& out) {
     MergeReport report;
     std::vector<TensorToWrite> list;
     for (const auto& [name, m] : tensors_) list.push_back({name, dtype_of(m), folder_.tensors.at(m.source).shape, {}});
-    ModelWriter writer(config_.out, list, config_.shard_bytes);
+    ModelWriter writer(out, list, config_.shard_bytes);
     for (const TensorInfo& info : writer.tensors()) {
       const Merged& m = tensors_.at(info.name);
       const TensorInfo& base = folder_.tensors.at(m.source);
@@ -102,11 +143,11 @@ class Merger {
       folder_.tensors.drop(base);
     }
     writer.commit();
-    copy_side_files(config_.model, config_.out);
+    copy_side_files(config_.model, out);
     Json config = folder_.config.raw;
     if (config_.dtype != "keep") config = config_with_dtype(config, saved_dtype(config_.dtype, DType::kF32));
     if (unties_) config["tie_word_embeddings"] = false;
-    if (unties_ || config_.dtype != "keep") write_file(config_.out + "/config.json", config.dump(2) + "\n");
+    if (unties_ || config_.dtype != "keep") write_file(out + "/config.json", config.dump(2) + "\n");
     return report;
   }
 

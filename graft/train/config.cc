@@ -93,7 +93,7 @@ constexpr TrainField kFields[] = {
     {"seed", "N", "Seed of everything random", kRunning, &T::seed, kRecorded, {.low = 0, .high = 9.2233720368547748e18}},
     {"dtype", "", "Compute and activation type; auto takes the fastest at training quality", kRunning, &T::dtype, kRecorded, kAny, "auto|f32|bf16"},
     {"quiet", "", "Print no progress", kRunning, &T::quiet, kRun},
-    {"verbose", "", "Print more", kRunning, &T::verbose, kRun},
+    {"verbose", "", "Print what is decided along the way", kRunning, &T::verbose, kRun},
 
     {"resume", "[DIR]", "Continue from a checkpoint (default: the newest in --out)", kRunning, &T::resume, kNow},
     {"overwrite", "", "Remove what graft wrote to --out before", kRunning, &T::overwrite, kNow},

@@ -73,8 +73,9 @@ EvalResult evaluate(Context& context, const EvalConfig& config) {
     if (const auto record = read_adapter_record(config.adapter)) settings.template_args = record->template_args;
   }
   settings.template_args.insert(settings.template_args.end(), config.template_args.begin(), config.template_args.end());
-  const RowEncoder encoder(config.model, settings);
   const DataPaths paths = find_data(config.data);
+  std::optional<RowEncoder> encoder;  // pre-tokenised data needs no tokenizer
+  if (!paths.pretokenised) encoder.emplace(config.model, settings);
   GRAFT_CHECK(!paths.pretokenised || !config.exact_match, "{}: exact match needs rows with a prompt, not pre-tokenised data", paths.train);
   EvalResult result;
   Dataset data;
@@ -82,7 +83,7 @@ EvalResult evaluate(Context& context, const EvalConfig& config) {
     data = read_pretokenised(paths.train, folder.config.vocab_size, -100);
     result.rows = data.size();
   } else {
-    EncodedData encoded = load_rows(paths.train, encoder, context.pool());
+    EncodedData encoded = load_rows(paths.train, *encoder, context.pool());
     result.rows = encoded.num_rows;
     data = std::move(encoded.data);
   }
@@ -114,7 +115,7 @@ EvalResult evaluate(Context& context, const EvalConfig& config) {
   result.tokens = data.num_trained_tokens();
   result.perplexity = std::exp(result.loss);
   if (config.exact_match) {
-    result.exact_match = exact_match(context, model, adapter ? &*adapter : nullptr, data, encoder, stop_token_ids(folder.config, folder.generation), config);
+    result.exact_match = exact_match(context, model, adapter ? &*adapter : nullptr, data, *encoder, stop_token_ids(folder.config, folder.generation), config);
   }
   return result;
 }
