@@ -7,6 +7,7 @@ import struct
 import subprocess
 
 BINARY = os.environ.get("GRAFT_BINARY", "build/release/graft")
+SANITIZED = "GRAFT_SANITIZED" in os.environ  # slower, and shadow memory is no part of a forecast or a limit
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TINY = str(ROOT / "tests/data/tiny")  # a model of a few kilobytes, without a tokenizer
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 import unittest
 
-from graft_cli import BINARY, TINY, batches, graft
+from graft_cli import BINARY, SANITIZED, TINY, batches, graft
 
 STEPS = 12
 
@@ -43,7 +43,8 @@ class Train(unittest.TestCase):
             self.assertIn(key, answer)
         self.assertEqual(answer["steps"], STEPS)
         self.assertEqual(answer["tokens"], STEPS * 16)
-        self.assertLessEqual(answer["peak_memory_bytes"], 1.1 * answer["forecast_memory_bytes"])
+        if not SANITIZED:
+            self.assertLessEqual(answer["peak_memory_bytes"], 1.1 * answer["forecast_memory_bytes"])
         out = self.dir / "a"
         for name in ("adapter_config.json", "adapter_model.safetensors", "config.toml", "metrics.jsonl", "report.html", f"checkpoint-{STEPS}"):
             self.assertTrue((out / name).exists(), name)
