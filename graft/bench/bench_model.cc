@@ -46,7 +46,7 @@ Batch random_batch(const ModelBenchOptions& o, int64_t vocab) {
 
 }  // namespace
 
-TrainBench bench_train(Context& context, const ModelBenchOptions& o, const MachineReport& machine) {
+TrainBench bench_train(Context& context, const ModelBenchOptions& o, MachineReport& machine) {
   TrainBench result;
   const double begin = seconds_now();
   const ModelFolder folder = ModelFolder::open(o.model, supported_model_types());
@@ -83,13 +83,14 @@ TrainBench bench_train(Context& context, const ModelBenchOptions& o, const Machi
   result.steps_per_second = 1.0 / result.median_step_seconds;
   result.flops_per_step = step.flops(batch);
   result.gflops = result.flops_per_step / result.median_step_seconds * 1e-9;
+  result.peak_memory_bytes = peak_resident_bytes();
+  machine = measure_machine(context.pool());
   const double peak = o.compute == Compute::kBF16 && machine.bf16_dot_gflops > 0 ? machine.bf16_dot_gflops : machine.fma_gflops;
   result.share_of_peak = peak > 0 ? result.gflops / peak : 0;
-  result.peak_memory_bytes = peak_resident_bytes();
   return result;
 }
 
-GenerateBench bench_generate(Context& context, const ModelBenchOptions& o, const MachineReport& machine) {
+GenerateBench bench_generate(Context& context, const ModelBenchOptions& o, MachineReport& machine) {
   GenerateBench result;
   const double begin = seconds_now();
   const ModelFolder folder = ModelFolder::open(o.model, supported_model_types());
@@ -115,8 +116,9 @@ GenerateBench bench_generate(Context& context, const ModelBenchOptions& o, const
   const double mean_length = static_cast<double>(o.max_length) + static_cast<double>(result.new_tokens) / 2;
   result.bytes_per_token += mean_length * static_cast<double>(KvCache::bytes_per_token(folder.config));
   result.gbps = result.bytes_per_token * result.decode_tokens_per_second * 1e-9;
-  result.share_of_read = machine.read_gbps > 0 ? result.gbps / machine.read_gbps : 0;
   result.peak_memory_bytes = peak_resident_bytes();
+  machine = measure_machine(context.pool());
+  result.share_of_read = machine.read_gbps > 0 ? result.gbps / machine.read_gbps : 0;
   return result;
 }
 

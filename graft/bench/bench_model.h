@@ -32,7 +32,8 @@ struct TrainBench {
   int64_t peak_memory_bytes = 0;
   double loss = 0;
 };
-TrainBench bench_train(Context& context, const ModelBenchOptions& options, const MachineReport& machine);
+// Measures the machine after the model, so that the peak memory is the model's alone.
+TrainBench bench_train(Context& context, const ModelBenchOptions& options, MachineReport& machine);
 
 struct GenerateBench {
   int64_t prompt_tokens = 0, new_tokens = 0;
@@ -42,6 +43,6 @@ struct GenerateBench {
   double gbps = 0, share_of_read = 0;
   int64_t peak_memory_bytes = 0;
 };
-GenerateBench bench_generate(Context& context, const ModelBenchOptions& options, const MachineReport& machine);
+GenerateBench bench_generate(Context& context, const ModelBenchOptions& options, MachineReport& machine);
 
 }  // namespace graft

@@ -94,7 +94,7 @@ void add_bench_train(CLI::App& group) {
   command->callback([flags] {
     resolve(*flags);
     Runtime runtime(flags->common);
-    const MachineReport machine = measure_machine(runtime.pool());
+    MachineReport machine;
     const TrainBench r = bench_train(runtime.context(), flags->model, machine);
     if (flags->common.json) {
       fmt::print("{}\n", Json{{"tokens_per_second", r.tokens_per_second}, {"steps_per_second", r.steps_per_second}, {"step_seconds", r.median_step_seconds},
@@ -119,7 +119,7 @@ void add_bench_generate(CLI::App& group) {
   command->callback([flags] {
     resolve(*flags);
     Runtime runtime(flags->common);
-    const MachineReport machine = measure_machine(runtime.pool());
+    MachineReport machine;
     const GenerateBench r = bench_generate(runtime.context(), flags->model, machine);
     if (flags->common.json) {
       fmt::print("{}\n", Json{{"prefill_tokens_per_second", r.prefill_tokens_per_second}, {"decode_tokens_per_second", r.decode_tokens_per_second},
