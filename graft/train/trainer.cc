@@ -361,7 +361,7 @@ TrainResult Trainer::run(const TrainEvents& events) {
   result.seconds = seconds_now() - started;
   result.peak_memory_bytes = peak_resident_bytes();
   write_report(t.config.out, t.config,
-               {{"peak memory", memory_text(result.peak_memory_bytes)}, {"time", duration_text(result.seconds)}});
+               {{"Peak memory", memory_text(result.peak_memory_bytes)}});
   return result;
 }
 
