@@ -35,11 +35,11 @@ class Merger {
   Merger(Context& context, const MergeConfig& config) : context_(context), config_(config) {}
 
   MergeReport run() {
-    check_out();
     folder_ = ModelFolder::open(config_.model, supported_model_types());
     folder_.tensors.check(family_of(folder_.config).tensors(folder_.config));
     load_adapters();
     collect();
+    check_out();
     // Written aside and moved: a merge that fails leaves --out as it was. Inside a folder that is there, which may be a file system of its own.
     const bool there = path_exists(config_.out);
     AtomicFolder folder(there ? config_.out + "/merge" : config_.out);

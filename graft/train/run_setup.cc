@@ -142,9 +142,11 @@ MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites,
       if (choice.forecast_bytes < smallest.forecast_bytes) smallest = choice;
     }
   }
-  const int64_t needed = (smallest.forecast_bytes + (int64_t{1} << 20) - 1) >> 20;
+  // In the unit of the flag, rounded up; a second process may start a few pages larger than this one.
+  constexpr int64_t kMega = int64_t{1} << 20;
+  const int64_t needed = (smallest.forecast_bytes + kMega - 1) / kMega + 1;
   fail_hint(fmt::format("--memory-limit {}M is the smallest that works with this batch; a smaller --batch-size or --max-length needs less", needed),
-            "the run needs {}, --memory-limit is {}", memory_text(smallest.forecast_bytes), memory_text(config.memory_limit.bytes));
+            "the run needs {}M, --memory-limit is {}", needed, bytes_text(config.memory_limit.bytes));
 }
 
 void check_output_folder(const std::string& folder, bool overwrite, bool resume) {

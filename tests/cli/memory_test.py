@@ -1,0 +1,66 @@
+"""The memory forecast against what a run takes, and --memory-limit."""
+
+import json
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import unittest
+
+from graft_cli import fixtures, graft
+
+FIXTURES = fixtures()
+
+
+@unittest.skipUnless(FIXTURES and os.environ.get("GRAFT_SANITIZED") is None, "no fixtures, or memory that a sanitizer takes")
+class Memory(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
+        self.addCleanup(temporary.cleanup)
+        self.dir = pathlib.Path(temporary.name)
+        rows = (FIXTURES / "data/shelfql/train.jsonl").read_text().splitlines()[:100]
+        (self.dir / "sql.jsonl").write_text("\n".join(rows) + "\n")
+        (self.dir / "long.jsonl").write_text("".join(json.dumps({"text": "abc def " * n}) + "\n" for n in (10, 20, 30, 28) * 4))
+
+    def command(self, model, data, *extra):
+        return ["train", "--model", FIXTURES / "models" / model, "--data", self.dir / data, "--steps", 3, "--save-every", 2, "--json", *extra]
+
+    def test_forecast_is_what_a_run_takes(self):
+        cases = [("pystd-5m", "sql.jsonl"), ("pystd-5m", "sql.jsonl", "--batch-size", 16, "--targets", "all-linear", "--threads", 1),
+                 ("pystd-5m", "sql.jsonl", "--method", "full", "--valid", "20%"), ("pystd-5m", "sql.jsonl", "--batch-size", 16, "--recompute", "every:1"),
+                 ("qwen2", "long.jsonl", "--batch-size", 8, "--dtype", "f32")]
+        for i, case in enumerate(cases):
+            with self.subTest(" ".join(map(str, case))):
+                out = ["--out", self.dir / str(i)]
+                plan = graft(*self.command(*case), *out, "--dry-run")
+                self.assertEqual(plan.code, 0, plan)
+                run = graft(*self.command(*case), *out)
+                self.assertEqual(run.code, 0, run)
+                forecast, peak = plan.json()["forecast_memory_bytes"], run.json()["peak_memory_bytes"]
+                # 16 MB: pages of the program and of the allocator that a run of this size may or may not touch
+                self.assertLess(abs(forecast - peak), max(16e6, 0.05 * peak), (forecast, peak))
+                self.assertLessEqual(peak, run.json()["forecast_memory_bytes"] + 1e6)
+
+    def test_limit(self):
+        case = self.command("pystd-5m", "sql.jsonl", "--batch-size", 16, "--dtype", "f32")
+        free = graft(*case, "--out", self.dir / "free").json()
+        refused = graft(*case, "--out", self.dir / "small", "--memory-limit", "20M")
+        self.assertEqual(refused.code, 1, refused)
+        self.assertFalse((self.dir / "small").exists())
+        smallest = int(re.search(r"--memory-limit (\d+)M is the smallest", refused.err).group(1))
+        self.assertLess(smallest << 20, free["peak_memory_bytes"])  # the choice is recomputation, and it saves something
+        run = graft(*case, "--out", self.dir / "fits", "--memory-limit", f"{smallest}M")
+        self.assertEqual(run.code, 0, run)
+        self.assertIn("recomputed", run.err)
+        self.assertLessEqual(run.json()["peak_memory_bytes"], smallest << 20)
+        # In f32 recomputation changes no bit.
+        weights = [(self.dir / out / "adapter_model.safetensors").read_bytes() for out in ("free", "fits")]
+        self.assertEqual(*weights)
+        self.assertEqual(graft(*case, "--out", self.dir / "less", "--memory-limit", f"{smallest - 6}M").code, 1)
+
+
+if __name__ == "__main__":
+    if not FIXTURES:
+        sys.exit(77)
+    unittest.main()
