@@ -1,7 +1,7 @@
 #include "graft/train/dump.h"
 
 #include "graft/base/strings.h"
-#include "graft/cli/common.h"
+#include "graft/cli/generate_flags.h"
 
 namespace graft {
 
@@ -10,7 +10,7 @@ void add_dump(CLI::App& app) {
   struct Flags {
     CommonFlags common;
     DumpConfig config;
-    std::vector<std::string> want = {"logits"};
+    std::vector<std::string> want = {"logits"}, logit_bias;
   };
   auto flags = std::make_shared<Flags>();
   flags->common.dtype = "f32";  // dump compares engines: the exact type unless asked otherwise
@@ -18,13 +18,17 @@ void add_dump(CLI::App& app) {
   command->add_option("--adapter", flags->config.adapter, "Adapter folder or file")->type_name("ADAPTER");
   command->add_option("--input", flags->config.input, "safetensors with input_ids, perhaps attention_mask and labels")->required()->type_name("FILE");
   command->add_option("--output", flags->config.output, "safetensors to write")->required()->type_name("FILE");
-  command->add_option("--want", flags->want, "What to write: logits,hidden,nll,loss,grads")->delimiter(',')->type_name("LIST");
+  command->add_option("--want", flags->want, "What to write: logits,hidden,nll,loss,grads, or sampling (the input holds logits and history)")->delimiter(',')->type_name("LIST");
   command->add_option("--method", flags->config.method, "Whose gradients: lora (default with an adapter) or full")->check(CLI::IsMember({"lora", "full"}));
+  // What is not given is neutral: generation_config.json plays no part, and a distribution is wanted, not the greedy choice.
+  flags->config.sampling.temperature = 1;
+  add_sampling_flags(*command, flags->config.sampling, flags->logit_bias);
   add_common_flags(*command, flags->common, false);
   command->footer("Example:\n  graft dump Qwen2.5-0.5B --input ids.safetensors --output out.safetensors --want logits,nll");
   command->callback([flags] {
     Runtime runtime(flags->common);
     flags->config.want = {flags->want.begin(), flags->want.end()};
+    apply_logit_bias(flags->logit_bias, flags->config.sampling);
     flags->config.compute = resolve_compute(flags->common.dtype);
     dump(runtime.context(), flags->config);
   });

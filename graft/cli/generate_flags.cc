@@ -18,17 +18,7 @@ std::pair<int32_t, double> parse_bias(const std::string& text) {
 
 }  // namespace
 
-void add_generate_flags(CLI::App& command, GenerateFlags& f) {
-  f.command = &command;
-  SamplingOptions& s = f.options.sampling;
-  command.add_option("model", f.session.model, "Model folder")->required()->type_name("MODEL");
-  command.add_option("--adapter", f.session.adapter, "Adapter folder or file")->type_name("ADAPTER");
-  command.add_flag("--raw", f.raw, "No chat template");
-  command.add_flag("--chat", f.chat, "The chat template, whatever the adapter was trained with");
-  command.add_option("--system", f.system, "System message")->type_name("TEXT");
-  command.add_option("--template-arg", f.session.template_args, "Variable for the chat template, e.g. enable_thinking=false (repeatable)")->type_name("K=V");
-  command.add_option("--max-tokens", f.options.max_tokens, "Longest answer in tokens")->check(CLI::Range(int64_t{0}, int64_t{1} << 31))->capture_default_str()->type_name("N");
-  command.add_option("--min-tokens", f.options.min_tokens, "End tokens are removed until then")->check(CLI::Range(int64_t{0}, int64_t{1} << 31))->type_name("N");
+void add_sampling_flags(CLI::App& command, SamplingOptions& s, std::vector<std::string>& logit_bias) {
   command.add_option("--temperature", s.temperature, "0 is greedy (default: the model's, else greedy)")->check(CLI::Range(0.0, 1e6))->type_name("T");
   command.add_option("--top-k", s.top_k, "Keep the k likeliest tokens; 0 is off")->check(CLI::Range(int64_t{0}, int64_t{1} << 31))->type_name("K");
   command.add_option("--top-p", s.top_p, "Keep the likeliest tokens with this mass; 1 is off")->check(CLI::Range(0.0, 1.0))->type_name("P");
@@ -37,7 +27,27 @@ void add_generate_flags(CLI::App& command, GenerateFlags& f) {
   command.add_option("--frequency-penalty", s.frequency_penalty, "Subtracted per occurrence")->check(CLI::Range(-1e6, 1e6))->type_name("X");
   command.add_option("--presence-penalty", s.presence_penalty, "Subtracted once for tokens seen")->check(CLI::Range(-1e6, 1e6))->type_name("X");
   command.add_option("--repeat-last-n", s.repeat_last_n, "Tokens the penalties look back; 0 is all")->check(CLI::Range(int64_t{0}, int64_t{1} << 31))->type_name("N");
-  command.add_option("--logit-bias", f.logit_bias, "Added to a token's logit; -inf bans it (repeatable)")->type_name("ID=X");
+  command.add_option("--logit-bias", logit_bias, "Added to a token's logit; -inf bans it (repeatable)")->type_name("ID=X");
+}
+
+void apply_logit_bias(const std::vector<std::string>& logit_bias, SamplingOptions& sampling) {
+  for (const std::string& text : logit_bias) {
+    const auto [id, bias] = parse_bias(text);
+    sampling.logit_bias.insert_or_assign(id, bias);
+  }
+}
+
+void add_generate_flags(CLI::App& command, GenerateFlags& f) {
+  f.command = &command;
+  command.add_option("model", f.session.model, "Model folder")->required()->type_name("MODEL");
+  command.add_option("--adapter", f.session.adapter, "Adapter folder or file")->type_name("ADAPTER");
+  command.add_flag("--raw", f.raw, "No chat template");
+  command.add_flag("--chat", f.chat, "The chat template, whatever the adapter was trained with");
+  command.add_option("--system", f.system, "System message")->type_name("TEXT");
+  command.add_option("--template-arg", f.session.template_args, "Variable for the chat template, e.g. enable_thinking=false (repeatable)")->type_name("K=V");
+  command.add_option("--max-tokens", f.options.max_tokens, "Longest answer in tokens")->check(CLI::Range(int64_t{0}, int64_t{1} << 31))->capture_default_str()->type_name("N");
+  command.add_option("--min-tokens", f.options.min_tokens, "End tokens are removed until then")->check(CLI::Range(int64_t{0}, int64_t{1} << 31))->type_name("N");
+  add_sampling_flags(command, f.options.sampling, f.logit_bias);
   command.add_option("--stop", f.options.stop, "Text that ends the answer (repeatable)")->type_name("STR");
   command.add_flag("--ignore-eos", f.options.ignore_eos, "An end token is a token like any other");
   command.add_option("--rng", f.rng, "Random numbers")->check(CLI::IsMember({"philox", "lcg64"}))->capture_default_str();
@@ -50,7 +60,7 @@ Session open_session(Runtime& runtime, GenerateFlags& f) {
   for (const std::string& stop : f.options.stop) {
     if (stop.empty()) throw UsageError("--stop is empty, expected text");
   }
-  for (const std::string& text : f.logit_bias) f.options.sampling.logit_bias.insert_or_assign(parse_bias(text).first, parse_bias(text).second);
+  apply_logit_bias(f.logit_bias, f.options.sampling);
   if (f.raw || f.chat) f.session.raw = f.raw;
   f.session.compute = resolve_compute(f.common.dtype);
   Session session(runtime.context(), f.session);

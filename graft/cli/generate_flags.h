@@ -19,6 +19,9 @@ struct GenerateFlags {
   bool greedy = false, raw = false, chat = false;
   CLI::App* command = nullptr;
 };
+// The flags that shape a token's distribution; `logit_bias` holds ID=X until apply_logit_bias (UsageError where it does not read so).
+void add_sampling_flags(CLI::App& command, SamplingOptions& sampling, std::vector<std::string>& logit_bias);
+void apply_logit_bias(const std::vector<std::string>& logit_bias, SamplingOptions& sampling);
 void add_generate_flags(CLI::App& command, GenerateFlags& flags);
 
 // Opens the session and resolves the options: flags, then generation_config.json, then greedy.

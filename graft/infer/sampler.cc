@@ -72,13 +72,13 @@ int32_t argmax(std::span<const float> logits) {
 }
 
 Distribution process_logits(std::span<const float> logits, std::span<const int32_t> history, const SamplingOptions& o, std::span<const int32_t> banned) {
-  std::vector<double> z(logits.begin(), logits.end());
+  std::vector<float> z(logits.begin(), logits.end());
   const auto in_range = [&](int32_t id) { return id >= 0 && static_cast<size_t>(id) < z.size(); };
   for (const auto& [id, bias] : o.logit_bias) {
-    if (in_range(id)) z[static_cast<size_t>(id)] += bias;
+    if (in_range(id)) z[static_cast<size_t>(id)] += static_cast<float>(bias);
   }
   for (const int32_t id : banned) {
-    if (in_range(id)) z[static_cast<size_t>(id)] = -kInfinity;
+    if (in_range(id)) z[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
   }
   if (o.repeat_last_n > 0 && static_cast<int64_t>(history.size()) > o.repeat_last_n) history = history.last(static_cast<size_t>(o.repeat_last_n));
   if (o.repetition_penalty != 1.0 || o.frequency_penalty != 0 || o.presence_penalty != 0) {
@@ -86,16 +86,17 @@ Distribution process_logits(std::span<const float> logits, std::span<const int32
     for (const int32_t id : history) {
       if (in_range(id)) ++counts[id];
     }
+    const auto penalty = static_cast<float>(o.repetition_penalty);
     for (const auto& [id, count] : counts) {
-      double& value = z[static_cast<size_t>(id)];
-      value = value > 0 ? value / o.repetition_penalty : value * o.repetition_penalty;
-      value -= o.frequency_penalty * static_cast<double>(count) + o.presence_penalty;
+      float& value = z[static_cast<size_t>(id)];
+      value = value > 0 ? value / penalty : value * penalty;
+      value -= static_cast<float>(o.frequency_penalty * static_cast<double>(count) + o.presence_penalty);
     }
   }
   Distribution d;
   Candidates& c = d.candidates;
   for (size_t i = 0; i < z.size(); ++i) {
-    if (!std::isnan(z[i]) && z[i] != -kInfinity) c.emplace_back(static_cast<int32_t>(i), z[i]);
+    if (!std::isnan(z[i]) && z[i] != -std::numeric_limits<float>::infinity()) c.emplace_back(static_cast<int32_t>(i), z[i]);
   }
   GRAFT_CHECK(!c.empty(), "sampling: no token is left: all logits are NaN or banned");
   if (o.temperature == 0) {
@@ -108,7 +109,11 @@ Distribution process_logits(std::span<const float> logits, std::span<const int32
     std::erase_if(c, [](const auto& candidate) { return candidate.second != kInfinity; });
     for (auto& [id, value] : c) value = 0;
   }
-  for (auto& [id, value] : c) value /= o.temperature;
+  const auto temperature = static_cast<float>(o.temperature);
+  // A temperature near 0 would overflow f32.
+  const bool fits = temperature >= std::numeric_limits<float>::min() &&
+                    std::all_of(c.begin(), c.end(), [&](const auto& candidate) { return std::isfinite(static_cast<float>(candidate.second) / temperature); });
+  for (auto& [id, value] : c) value = fits ? static_cast<float>(value) / temperature : value / o.temperature;
   if (o.top_k > 0 && static_cast<size_t>(o.top_k) < c.size()) {
     std::nth_element(c.begin(), c.begin() + o.top_k - 1, c.end(), better);
     c.resize(static_cast<size_t>(o.top_k));

@@ -32,7 +32,8 @@ struct Distribution {
 };
 
 // Applies every step in this order: bias, repetition, frequency and presence, temperature, top-k, top-p, min-p, renormalise. `history` is
-// prompt + generated. `banned` ids are removed first (end tokens before min-tokens). Greedy leaves one candidate.
+// prompt + generated. Steps up to the temperature are rounded to f32 one by one, as PyTorch does on f32 logits, so that candidates and ties are the
+// same there; masses and normalisation are f64. `banned` ids are removed first (end tokens before min-tokens). Greedy leaves one candidate.
 Distribution process_logits(std::span<const float> logits, std::span<const int32_t> history, const SamplingOptions& options,
                             std::span<const int32_t> banned = {});
 

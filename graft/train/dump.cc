@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <optional>
 
 #include "graft/base/error.h"
@@ -154,12 +155,38 @@ void dump_loss(Context& context, Model& model, AdapterWeights* adapter, const Du
   }
 }
 
+void dump_sampling(const DumpConfig& config) {
+  config.sampling.validate();
+  const SafetensorsFile file(config.input);
+  const TensorInfo& info = file.at("logits");
+  GRAFT_CHECK(info.shape.size() == 1 && info.shape[0] > 0, "{}: 'logits' is {}, expected [vocab]", config.input, shape_text(info.shape));
+  const std::vector<float> logits = file.read_f32("logits");
+  std::vector<int32_t> history;
+  if (const TensorInfo* h = file.find("history")) {
+    GRAFT_CHECK(h->shape.size() == 1, "{}: 'history' is {}, expected [tokens]", config.input, shape_text(h->shape));
+    for (const int64_t id : file.read_i64("history")) {
+      GRAFT_CHECK(id >= 0 && id < info.shape[0], "{}: 'history' holds {}, expected 0 to {}", config.input, id, info.shape[0] - 1);
+      history.push_back(static_cast<int32_t>(id));
+    }
+  }
+  std::vector<float> logprobs(logits.size(), -std::numeric_limits<float>::infinity());
+  for (const auto& [id, logprob] : process_logits(logits, history, config.sampling).candidates) logprobs[static_cast<size_t>(id)] = static_cast<float>(logprob);
+  Output out;
+  out.add("logprobs", info.shape, std::move(logprobs));
+  out.write(config.output);
+}
+
 }  // namespace
 
 void dump(Context& context, const DumpConfig& config) {
   for (const std::string& word : config.want) {
-    GRAFT_CHECK(word == "logits" || word == "hidden" || word == "nll" || word == "loss" || word == "grads",
-                "--want holds '{}', expected logits, hidden, nll, loss, grads", printable(word));
+    GRAFT_CHECK(word == "logits" || word == "hidden" || word == "nll" || word == "loss" || word == "grads" || word == "sampling",
+                "--want holds '{}', expected logits, hidden, nll, loss, grads or sampling", printable(word));
+  }
+  if (config.want.count("sampling") > 0) {
+    GRAFT_CHECK(config.want.size() == 1, "--want sampling stands alone: its input holds logits and history, the others need input_ids");
+    dump_sampling(config);
+    return;
   }
   const bool full = config.method.empty() ? config.adapter.empty() : config.method == "full";
   GRAFT_CHECK(full || !config.adapter.empty(), "--method lora needs an adapter (--adapter)");

@@ -3,22 +3,26 @@
 #include <set>
 #include <string>
 
-#include "graft/kernels/gemm.h"
+#include "graft/infer/sampler.h"
 #include "graft/kernels/context.h"
+#include "graft/kernels/gemm.h"
 
 namespace graft {
 
 // What a model computes on given inputs, as a file: the tool to compare any two engines.
 struct DumpConfig {
   std::string model, adapter, input, output;
-  std::set<std::string> want = {"logits"};  // logits, hidden, nll, loss, grads
+  std::set<std::string> want = {"logits"};  // logits, hidden, nll, loss, grads; or sampling
   std::string method;                       // lora or full; empty: lora with an adapter
   Compute compute = Compute::kF32;
+  SamplingOptions sampling;                 // of "sampling"; temperature 0 leaves one candidate
 };
 
 // input: `input_ids` I64 [batch, seq], optional `attention_mask` (0 = not there) and `labels` (-100 = not trained; the label at t is predicted from
 // t - 1). output: `logits` [batch, seq, vocab] and `hidden.N` [batch, seq, hidden], 0 where masked; `token_nll` [batch, seq - 1], 0 where not trained;
 // `loss` [1]; gradients of the loss under their tensor's name (PEFT's with an adapter).
+// "sampling" stands alone and runs no model: input `logits` [vocab] and perhaps `history` I64 [tokens] (what repetition penalties see); output
+// `logprobs` [vocab] after every step of process_logits, -infinity where removed.
 void dump(Context& context, const DumpConfig& config);
 
 }  // namespace graft
