@@ -1,5 +1,8 @@
 #include <editline/readline.h>
+#include <poll.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -19,7 +22,34 @@ constexpr const char* kHelp =
     "  /adapter              list adapters; * is active\n"
     "  /adapter load NAME PATH, /adapter use NAME, /adapter off, /adapter remove NAME\n"
     "  /quit                 leave (as Ctrl-D)\n"
-    "  Ctrl-C stops an answer. A line that ends in \\ goes on in the next.\n";
+    "  Ctrl-C stops an answer or drops the line. A line that ends in \\ goes on in the next.\n";
+
+// The next character typed, as libedit wants it: a code point, or EOF. Ctrl-C ends the wait (libedit alone would go on reading, with the
+// terminal no longer in its mode).
+int read_key(FILE*) {
+  const auto byte = []() -> int {
+    while (!stop_requested.load()) {
+      pollfd input{STDIN_FILENO, POLLIN, 0};
+      const int ready = ::poll(&input, 1, 50);
+      if (ready < 0 && errno != EINTR) return EOF;
+      if (ready <= 0) continue;
+      unsigned char c = 0;
+      const ssize_t n = ::read(STDIN_FILENO, &c, 1);
+      if (n == 1) return c;
+      if (n == 0 || errno != EINTR) return EOF;
+    }
+    return EOF;
+  };
+  const int first = byte();
+  const int more = first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : first >= 0xC0 ? 1 : 0;
+  int point = more == 3 ? first & 0x07 : more == 2 ? first & 0x0F : more == 1 ? first & 0x1F : first;
+  for (int i = 0; i < more; ++i) {
+    const int next = byte();
+    if (next == EOF) return EOF;
+    point = point << 6 | (next & 0x3F);
+  }
+  return point;
+}
 
 class Dialogue {
  public:
@@ -53,10 +83,13 @@ class Dialogue {
     for (bool more = true; more;) {
       std::string line;
       if (terminal) {
+        stop_requested = false;
         char* read = ::readline(text.empty() ? "> " : "… ");
         if (read == nullptr) {
           fmt::print("\n");
-          return std::nullopt;
+          if (!stop_requested.load()) return std::nullopt;
+          text.clear();  // Ctrl-C drops what was typed
+          continue;
         }
         line = read;
         std::free(read);
@@ -194,8 +227,10 @@ void add_chat(CLI::App& app) {
   command->callback([flags] {
     Runtime runtime(flags->common);
     Session session = open_session(runtime, *flags);
-    // Ctrl-C stops an answer; at the prompt it is readline's.
+    // Ctrl-C stops an answer; at the prompt it drops the line.
     std::signal(SIGINT, [](int) { stop_requested = true; });
+    rl_catch_signals = 0;
+    rl_getc_function = read_key;
     Dialogue(*flags, session).run();
   });
 }
