@@ -40,6 +40,9 @@ struct Projection {
 };
 std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::vector<Projection>& outputs, Value h, Value adapter_offsets);
 
+// y = x + scaling * A[ids] B^T: the adapter of an embedding. A is held by token, [vocab, rank] (PEFT's lora_embedding_A transposed), B [hidden, rank].
+Value lora_embedding(Graph& g, Value ids, Value x, const AdapterPair& adapter);
+
 // norm[o] = ||W[o] + scaling B[o] A||, no gradient (DoRA holds it constant).
 Value dora_norm(Graph& g, Value weight, const AdapterPair& adapter);
 // y = z * magnitude / norm + bias; magnitude, norm, bias [columns, 1]; bias may be none.

@@ -45,6 +45,8 @@ const Parameter& base_of(const Model& model, const std::string& path) {
   return it->second;
 }
 
+constexpr std::string_view kEmbedding = "model.embed_tokens";
+
 std::vector<float> to_vector(const AdapterMatrix& m) { return {m.values().begin(), m.values().end()}; }
 
 AdapterMatrix from_vector(const std::vector<float>& values, int64_t rows, int64_t columns, bool vector = false) {
@@ -71,6 +73,14 @@ std::vector<std::string> saved_paths(const LoraConfig& config, const ModelConfig
 
 }  // namespace
 
+std::vector<float> transposed(const std::vector<float>& m, int64_t rows, int64_t columns) {
+  std::vector<float> out(m.size());
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) out[static_cast<size_t>(j * rows + i)] = m[static_cast<size_t>(i * columns + j)];
+  }
+  return out;
+}
+
 std::vector<BaseModule> base_modules(const ModelConfig& config) {
   std::vector<BaseModule> modules;
   for (const LinearModule& m : family_of(config).modules(config)) {
@@ -84,8 +94,9 @@ AdapterSites adapter_sites(const LoraConfig& config, const ModelConfig& model, s
   AdapterSites sites;
   const std::vector<BaseModule> modules = base_modules(model);
   for (const LoraTarget& target : resolve_targets(config, modules, where, training)) {
-    GRAFT_CHECK_HINT(target.module.kind != ModuleKind::kEmbedding, "leave embed_tokens out of the targets, or train it whole with modules_to_save",
-                     "{}: LoRA on '{}' is not supported", where, target.module.path);
+    GRAFT_CHECK_HINT(target.module.kind != ModuleKind::kEmbedding || !config.use_dora,
+                     "leave embed_tokens out of the targets, train without DoRA, or train it whole with modules_to_save", "{}: DoRA on '{}' is not supported",
+                     where, target.module.path);
     sites.modules.push_back({target.module.path, target.rank, target.scaling, config.use_dora});
   }
   sites.saved_modules = saved_paths(config, model);
@@ -99,6 +110,13 @@ AdapterWeights AdapterWeights::create(Context& context, const Model& model, cons
   std::map<std::string, LinearModule> modules;
   for (const LinearModule& m : model.family().modules(model.config())) modules[m.path] = m;
   for (const AdapterSites::Module& site : w.sites.modules) {
+    if (site.path == kEmbedding) {  // as PEFT: A = 0, B normal
+      AdapterMatrix a(model.config().vocab_size, site.rank), b(model.config().hidden_size, site.rank);
+      fill_normal<float>(context, RandomStream(seed, stream_hash(site.path + ".lora_B")), 1.0, b.values().first(static_cast<size_t>(b.rows * b.columns)));
+      w.tensors[site.path + ".lora_A"] = std::move(a);
+      w.tensors[site.path + ".lora_B"] = std::move(b);
+      continue;
+    }
     const LinearModule& module = modules.at(site.path);
     AdapterMatrix a(site.rank, module.in_features), b(module.out_features, site.rank);
     draw_a(context, a, init, seed, site.path + ".lora_A");
@@ -129,9 +147,9 @@ AdapterWeights AdapterWeights::load(Context& context, const Model& model, const 
   AdapterWeights w;
   w.config = adapter.config;
   for (const AdapterTensor& t : adapter.tensors) {
-    GRAFT_CHECK(!t.embedding, "{}: LoRA on '{}' is not supported", adapter.path, t.module);
+    GRAFT_CHECK(!t.embedding || t.magnitude.empty(), "{}: DoRA on '{}' is not supported", adapter.path, t.module);
     w.sites.modules.push_back({t.module, t.rank, t.scaling, !t.magnitude.empty()});
-    w.tensors[t.module + ".lora_A"] = from_vector(t.a, t.rank, t.in);
+    w.tensors[t.module + ".lora_A"] = t.embedding ? from_vector(transposed(t.a, t.rank, t.in), t.in, t.rank) : from_vector(t.a, t.rank, t.in);
     w.tensors[t.module + ".lora_B"] = from_vector(t.b, t.out, t.rank);
     if (!t.magnitude.empty()) w.tensors[t.module + ".lora_magnitude_vector"] = from_vector(t.magnitude, t.out, 1, true);
   }
@@ -160,9 +178,11 @@ void AdapterWeights::save(const std::string& folder, const std::map<std::string,
     const AdapterMatrix &a = tensors.at(site.path + ".lora_A"), &b = tensors.at(site.path + ".lora_B");
     AdapterTensor t;
     t.module = site.path;
-    t.rank = site.rank, t.in = a.columns, t.out = b.rows;
+    t.embedding = site.path == kEmbedding;
+    t.rank = site.rank, t.in = t.embedding ? a.rows : a.columns, t.out = b.rows;
     t.scaling = site.scaling;
-    t.a = to_vector(a), t.b = to_vector(b);
+    t.a = t.embedding ? transposed(to_vector(a), a.rows, a.columns) : to_vector(a);
+    t.b = to_vector(b);
     if (site.dora) t.magnitude = to_vector(tensors.at(site.path + ".lora_magnitude_vector"));
     adapter.tensors.push_back(std::move(t));
   }

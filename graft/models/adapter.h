@@ -42,6 +42,9 @@ struct AdapterWeights {
   int64_t num_parameters() const;
 };
 
+// [rows, columns] as [columns, rows]: adapters of an embedding are held by token and stored the other way.
+std::vector<float> transposed(const std::vector<float>& m, int64_t rows, int64_t columns);
+
 // The modules of a model as adapters see them.
 std::vector<BaseModule> base_modules(const ModelConfig& config);
 AdapterSites adapter_sites(const LoraConfig& config, const ModelConfig& model, std::string_view where, bool training);

@@ -21,6 +21,7 @@ struct LinearModule {
 
 // One adapter as the graph sees it: which modules it adapts and how. Its tensors are bound by name:
 //   PATH.lora_A [rank, in], PATH.lora_B [out, rank], PATH.lora_magnitude_vector [out, 1], and PATH.weight of saved modules.
+// Of the embedding, A is held by token: lora_A [vocab, rank], lora_B [hidden, rank].
 struct AdapterSites {
   struct Module {
     std::string path;

@@ -97,6 +97,14 @@ TEST(Decoder, LossFollowsTheGradientOfEveryKindOfAdapter) {
     check_direction(tiny, random_adapter(tiny.workers.context, tiny.single, lora_config(3, "q_proj,lm_head"), 7), options);
   }
   {
+    SCOPED_TRACE("embedding");
+    AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(3, "q_proj,embed_tokens"), 7);
+    const RandomStream stream(3, 3);
+    uint64_t i = 0;
+    for (float& v : adapter.tensors.at("model.embed_tokens.lora_A").values()) v = stream.uniform(i++) - 0.5f;
+    check_direction(tiny, adapter, train);
+  }
+  {
     SCOPED_TRACE("modules_to_save");
     LoraConfig config = lora_config(3, "v_proj,down_proj");
     config.modules_to_save = {"lm_head", "embed_tokens", "model.norm"};

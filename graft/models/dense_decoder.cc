@@ -7,6 +7,8 @@
 namespace graft {
 namespace {
 
+const char* const kEmbedding = "model.embed_tokens";
+
 std::string layer_name(int64_t layer) { return fmt::format("model.layers.{}", layer); }
 
 // Creates parameters as the graph asks for them and notes them by name.
@@ -78,18 +80,12 @@ class Builder {
       AdapterPair adapter;
       if (const AdapterSites::Module* module = options_.adapters[slot].find(path)) {
         any = true;
-        const auto parameter = [&](const std::string& name, int64_t rows, int64_t columns) {
-          const Value value = g().bound(path + name, fixed_shape(rows, columns));
-          out_.adapter_parameters[slot][path + name] = value;
-          if (options_.train_adapter && slot == 0) g().set_trainable(value);
-          return value;
-        };
-        adapter.a = parameter(".lora_A", module->rank, in_features);
-        adapter.b = parameter(".lora_B", out_features, module->rank);
+        adapter.a = adapter_parameter(slot, path + ".lora_A", module->rank, in_features);
+        adapter.b = adapter_parameter(slot, path + ".lora_B", out_features, module->rank);
         adapter.scaling = module->scaling;
         if (module->dora) {
           GRAFT_CHECK(options_.adapters.size() == 1, "{}: a DoRA adapter cannot share a batch with others", path);
-          layer.magnitude = parameter(".lora_magnitude_vector", out_features, 1);
+          layer.magnitude = adapter_parameter(slot, path + ".lora_magnitude_vector", out_features, 1);
         }
       }
       layer.adapters.push_back(adapter);
@@ -97,7 +93,28 @@ class Builder {
     if (!any) layer.adapters.clear();
   }
 
+  // The adapter of the embedding: A by token, [vocab, rank].
+  AdapterPair embedding_adapter(int64_t vocab, int64_t hidden) {
+    AdapterPair adapter;
+    for (size_t slot = 0; slot < options_.adapters.size(); ++slot) {
+      const AdapterSites::Module* module = options_.adapters[slot].find(kEmbedding);
+      if (module == nullptr) continue;
+      GRAFT_CHECK(options_.adapters.size() == 1, "{}: an adapter on the embedding cannot share a batch with others", kEmbedding);
+      adapter.a = adapter_parameter(slot, kEmbedding + std::string(".lora_A"), vocab, module->rank);
+      adapter.b = adapter_parameter(slot, kEmbedding + std::string(".lora_B"), hidden, module->rank);
+      adapter.scaling = module->scaling;
+    }
+    return adapter;
+  }
+
  private:
+  Value adapter_parameter(size_t slot, const std::string& name, int64_t rows, int64_t columns) {
+    const Value value = g().bound(name, fixed_shape(rows, columns));
+    out_.adapter_parameters[slot][name] = value;
+    if (options_.train_adapter && slot == 0) g().set_trainable(value);
+    return value;
+  }
+
   // modules_to_save: the adapter holds the whole tensor, in rows.
   Value saved_module(const std::string& path, int64_t rows, int64_t columns) {
     for (size_t slot = 0; slot < options_.adapters.size(); ++slot) {
@@ -264,7 +281,8 @@ std::vector<ExpectedTensor> dense_decoder_tensors(const ModelConfig& c) {
 DecoderGraph build_dense_decoder(const ModelConfig& config, const DecoderOptions& options) {
   Builder b(options);
   Graph& g = b.g();
-  Value x = embedding(g, b.out().ids, b.matrix("model.embed_tokens", config.vocab_size, config.hidden_size));
+  Value x = embedding(g, b.out().ids, b.matrix(kEmbedding, config.vocab_size, config.hidden_size));
+  if (const AdapterPair adapter = b.embedding_adapter(config.vocab_size, config.hidden_size); adapter.a) x = lora_embedding(g, b.out().ids, x, adapter);
   const auto note = [&](Value hidden) {
     if (options.keep_hidden) g.keep(hidden);
     b.out().hidden.push_back(hidden);

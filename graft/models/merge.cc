@@ -91,7 +91,18 @@ class Merger {
     LoadAdapterOptions options;
     options.modules = modules;
     options.base_tensors = tensors;
-    for (const auto& [path, weight] : config_.adapters) adapters_.push_back(load_adapter(path, options));
+    for (const auto& [path, weight] : config_.adapters) {
+      adapters_.push_back(load_adapter(path, options));
+      for (AdapterTensor& t : adapters_.back().tensors) {
+        if (!t.embedding) continue;
+        GRAFT_CHECK(t.magnitude.empty(), "{}: DoRA on '{}' cannot be merged", path, t.module);
+        // (B A)^T = A^T B^T: the table's rows are tokens.
+        std::vector<float> by_token = transposed(t.a, t.rank, t.in);
+        t.a = transposed(t.b, t.out, t.rank);
+        t.b = std::move(by_token);
+        std::swap(t.in, t.out);
+      }
+    }
   }
 
   void collect() {
@@ -108,7 +119,6 @@ class Merger {
     for (size_t i = 0; i < adapters_.size(); ++i) {
       const double weight = config_.adapters[i].second;
       for (const AdapterTensor& t : adapters_[i].tensors) {
-        GRAFT_CHECK(!t.embedding, "{}: LoRA on '{}' cannot be merged", adapters_[i].path, t.module);
         slot(t.module + ".weight").parts.push_back({&t, weight});
       }
       for (const SavedTensor& t : adapters_[i].saved) {
@@ -117,8 +127,9 @@ class Merger {
         GRAFT_CHECK(merged.saved == nullptr && weight == 1.0, "{}: '{}' is saved whole (modules_to_save) and takes one adapter of weight 1", adapters_[i].path, t.name);
         merged.saved = &t;
       }
-      // PEFT's copy of a tied embedding leaves the head with the base's.
-      if (tied && tensors_.at("model.embed_tokens.weight").saved != nullptr && !unties_) slot("lm_head.weight");
+      // An adapter on a tied embedding leaves the head with the base's, as in PEFT.
+      const Merged& table = tensors_.at("model.embed_tokens.weight");
+      if (tied && !unties_ && (table.saved != nullptr || !table.parts.empty())) slot("lm_head.weight");
     }
   }
 

@@ -151,7 +151,9 @@ TEST(Merge, SeveralWeightedAdapters) {
   const AdapterWeights two = random_adapter(m.workers.context, m.model, lora_config(2, "q_proj", 3), 8);
   m.run({{m.save(one, "one"), 0.7}, {m.save(two, "two"), -0.3}});
   const Model merged = load(m.workers.context, m.out);
-  for (const auto& [name, p] : m.model.parameters()) {
+  for (const auto& entry : m.model.parameters()) {
+    const std::string& name = entry.first;
+    const Parameter& p = entry.second;
     if (!p.is_matrix()) continue;
     const auto rows = [&](const Model& model) {
       std::vector<float> values(static_cast<size_t>(p.shape[0] * p.shape[1]));
@@ -188,6 +190,23 @@ TEST(Merge, AnAdapterOnATiedHeadUntiesIt) {
   EXPECT_FALSE(merged.config().tie_word_embeddings);
   EXPECT_EQ(merged.parameters().count("lm_head.weight"), 1u);
   EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter)).largest, 1e-5);
+}
+
+TEST(Merge, AnAdapterOnATiedEmbeddingLeavesTheHead) {
+  Merged m(tiny_config("qwen2", true));
+  AdapterWeights adapter = random_adapter(m.workers.context, m.model, lora_config(4, "q_proj,embed_tokens"), 7);
+  const std::vector<float> fresh = logits(m.workers.context, m.model, &adapter);
+  int i = 0;
+  for (float& v : adapter.tensors.at("model.embed_tokens.lora_A").values()) v = 0.1f * static_cast<float>(i++ % 7 - 3);
+  const std::vector<float> want = logits(m.workers.context, m.model, &adapter);
+  EXPECT_NE(want, fresh);  // A starts at 0
+  const std::string path = m.save(adapter, "a");
+  const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
+  EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
+  m.run({{path, 1.0}});
+  const Model merged = load(m.workers.context, m.out);
+  EXPECT_FALSE(merged.config().tie_word_embeddings);
+  EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), want).largest, 1e-5);
 }
 
 TEST(Merge, SavedModulesReplaceTheBase) {

@@ -39,6 +39,9 @@ PlanOptions plan_options(const StepOptions& options, const BatchCapacity& capaci
 
 // "model.layers.0.self_attn.q_proj.lora_A" -> PEFT's name in the file.
 std::string peft_name(const std::string& name) {
+  if (name.ends_with("embed_tokens.lora_A") || name.ends_with("embed_tokens.lora_B")) {
+    return "base_model.model." + name.substr(0, name.size() - 6) + "lora_embedding_" + name.back();
+  }
   const bool magnitude = name.size() > 22 && name.ends_with(".lora_magnitude_vector");
   const bool lora = name.ends_with(".lora_A") || name.ends_with(".lora_B");
   return "base_model.model." + name + (lora && !magnitude ? ".weight" : "");

@@ -65,8 +65,9 @@ TEST(LoraOps, RowsOfASlotAreThoseOfItsAdapterAlone) {
     return std::pair(b.output(0), b.output(1));
   };
   const auto mixed = run({0, 4, 7, 10}), first = run({0, 10, 10, 10}), second = run({0, 0, 10, 10}), base = run({0, 0, 0, 10});
-  for (const auto& [member, columns] : {std::pair(0, 4), std::pair(1, 7)}) {
-    const auto of = [&](const auto& result) { return member == 0 ? result.first : result.second; };
+  for (const int member : {0, 1}) {
+    const int64_t columns = member == 0 ? 4 : 7;
+    const auto of = [member](const auto& result) { return member == 0 ? result.first : result.second; };
     for (int64_t t = 0; t < 10; ++t) {
       const std::vector<double> want = of(t < 4 ? first : t < 7 ? second : base);
       for (int64_t j = 0; j < columns; ++j) {
@@ -127,6 +128,22 @@ TEST(LoraOps, FrozenPartsCostNoNodes) {
   EXPECT_EQ(count(false, false, true, false), 1u);  // dbias
   EXPECT_EQ(count(true, false, false, true), 4u);   // dh, dx, dA with its part of dx, the leaf
   EXPECT_EQ(count(true, true, true, true), 6u);
+}
+
+TEST(LoraEmbeddingOp, Gradient) {
+  const std::vector<int32_t> ids = {4, 0, 4, 2, 8, 4, 0, 1, 1, 3};
+  for (const bool table : {false, true}) {
+    check_op(table ? "trained table" : "frozen table", kSizes, [&](Bench& b) {
+      const Value i = b.indices(Rows::kTokens, ids);
+      return std::vector<Value>{lora_embedding(b.g, i, embedding(b.g, i, b.weight(9, 5, 1, table)), {b.parameter(9, 3, 2), b.parameter(5, 3, 3), 1.5})};
+    });
+  }
+}
+
+TEST(LoraEmbeddingOp, ShapeErrorNamesAll) {
+  Bench b(DType::kF32, kSizes);
+  const Value x = b.leaf(Rows::kTokens, 6, 1), ids = b.indices(Rows::kTokens, {}), a = b.parameter(9, 3, 2), b5 = b.parameter(5, 3, 3);
+  expect_error([&] { lora_embedding(b.g, ids, x, {a, b5, 1}); }, {"[9, 3]", "[5, 3]", "[6, rank]", "[tokens, 6]"});
 }
 
 TEST(LoraOps, ShapeErrorsNameBoth) {
