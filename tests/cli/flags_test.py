@@ -25,7 +25,8 @@ FLAGS = {
     "tokenize": COMMON + " --file --no-special",
     "detokenize": COMMON + " --file --skip-special --stream",
     "template": COMMON + " --file --tokens --template-arg",
-    "dump": COMMON + " --adapter --input --output --want --method",
+    "dump": COMMON + """ --adapter --input --output --want --method --temperature --top-k --top-p --min-p --repetition-penalty --frequency-penalty
+        --presence-penalty --logit-bias --repeat-last-n""",
 }
 RUN = ["train", "--model", "m", "--data", "d", "--out", "o"]
 ASK = ["generate", "m", "--prompt", "x"]
