@@ -74,7 +74,8 @@ def run_checks(checks, build, fixtures, folder):
         if not figures:
             failed = sum(1 for t in tests if t.get("failures"))
             figures = [f"{len(tests) - failed - len(skipped)} of {len(tests)} tests"]
-        rows.append(f"| {title} | {'; '.join(figures)} | {'yes' if passed else 'NO'} |\n")
+        missed = any("beyond the bar" in figure for figure in figures)
+        rows.append(f"| {title} | {'; '.join(figures)} | {'NO' if not passed else 'all but the weights named' if missed else 'yes'} |\n")
         good = good and passed
         print(rows[-1], end="", flush=True)
         if not passed:
@@ -177,7 +178,8 @@ the rows in the same order.
 """ + "".join(f"| {span} | {mean:.5f} | {ours:.5f} |\n" for span, mean, ours in blocks)
     pathlib.Path(arguments.out).write_text(text, encoding="utf-8")
     print(text)
-    print("parity: " + ("agrees" if good else "DIFFERS"))
+    late = "" if worst <= 0.02 else f"; means of 30 updates miss their bar of 2 % by far ({100 * worst:.0f} %), which is reported and not judged"
+    print("parity: " + ("what is judged agrees" if good else "DIFFERS") + late)
     return 0 if good else 1
 
 
