@@ -150,7 +150,7 @@ class Merger {
         m.parts.empty() && m.saved == nullptr ? ++report.num_copied : ++report.num_merged;
         write_changed(writer, info, base, m);
       }
-      report.bytes += static_cast<uint64_t>(info.num_bytes());
+      report.bytes += static_cast<uint64_t>(info.num_elements() * dtype_bits(info.dtype) / 8);
       folder_.tensors.drop(base);
     }
     writer.commit();

@@ -79,6 +79,7 @@ TEST(Merge, EqualsTheUnmergedModel) {
       const std::string untouched = read_file(m.base + "/model.safetensors");
       const MergeReport report = m.run({{m.save(adapter, "a"), 1.0}});
       EXPECT_EQ(report.num_merged, 14);
+      EXPECT_EQ(report.bytes, ModelFolder::open(m.out, supported_model_types()).tensors.num_bytes());
       EXPECT_EQ(report.num_copied, static_cast<int64_t>(m.model.parameters().size()) - 14);
       // Unmerging is going back to the base, which is not touched.
       EXPECT_EQ(read_file(m.base + "/model.safetensors"), untouched);
