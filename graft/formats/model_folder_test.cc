@@ -8,6 +8,7 @@
 
 #include "graft/base/error.h"
 #include "tests/support/bad_case.h"
+#include "tests/support/cpu_seconds.h"
 
 namespace graft {
 namespace {
