@@ -5,9 +5,9 @@ The rows are tests (tests/*_golden_test.cc and others), run here; each states it
 
 The reference (fixtures/golden/pystd-5m/reference_run.json) is PEFT on PyTorch in f32: a 5-million-parameter model learns a task it does
 not know, 600 updates. graft starts from the same adapter and takes the rows in file order. Judged (exit 1 otherwise): the losses of the
-first ten updates within 1e-4, the means of updates 0-29 and 30-59 within 2 %, and a test loss of at most 0.15 (2.84 before, 0.07 in the
-reference). Later means are reported only: at this learning rate rounding grows tenfold every eight updates or so, and PyTorch itself
-with one thread instead of two departs from its own reference by 7 % at updates 120-149 and by 42 % at 270-299, to end as low again.
+first ten updates within 1e-4 and every mean of 30 updates within 2 %: the bars of the project. The later means are beyond theirs today, so
+this ends with 1. At this learning rate rounding grows tenfold every eight updates or so, and PyTorch with one thread instead of two
+departs from its own reference by up to 42 %; that our runs also end above PEFT's is not explained by that alone.
 Standard library only.
 """
 
@@ -136,7 +136,7 @@ def main():
         worst = max(worst, abs(ours / mean - 1))
         if end < 60:
             early = max(early, abs(ours / mean - 1))
-    good = len(losses) == hyper["steps"] and ten <= 1e-4 and early <= 0.02 and after["test"]["loss"] <= 0.15 and checks_good
+    good = len(losses) == hyper["steps"] and ten <= 1e-4 and worst <= 0.02 and checks_good
 
     def row(name, key):
         runs = " and ".join(f"{run['after'][name][key[0]]:.4g}" for run in reference["runs"])
