@@ -22,6 +22,7 @@ std::vector<ParsedLine> read_lines(const std::string& path) {
     try {
       JsonLimits limits;
       limits.allow_duplicate_keys = true;
+      limits.keep_big_integers = true;  // tool-call arguments reach the template digit by digit
       parsed.value = parse_json(line, fmt::format("{}:{}", path, number), limits);
       GRAFT_CHECK(parsed.value.is_object(), "{}:{}: the line is {}, expected an object", path, number, json_kind(parsed.value));
     } catch (const Error& e) {

@@ -273,7 +273,9 @@ struct RowReader::Impl {
   bool take(std::string_view text, int64_t at, JsonRow& row) {
     any = true;
     try {
-      row.value = parse_json(text, path);
+      JsonLimits limits;
+      limits.keep_big_integers = true;  // tool-call arguments reach the template digit by digit
+      row.value = parse_json(text, path, limits);
     } catch (const Error& e) {
       int64_t where = at;
       const std::string what = shorten(e.what(), path, at, where);

@@ -11,6 +11,8 @@
 namespace graft {
 namespace {
 
+constexpr JsonLimits kExact = {.keep_big_integers = true};  // numbers of calls and tools reach the template digit by digit
+
 constexpr std::string_view kKnownKeys =
     "known rows: {\"messages\"}, {\"prompt\", \"completion\"}, {\"text\"}, {\"instruction\", \"output\"}, "
     "{\"conversations\"}";
@@ -95,7 +97,7 @@ class MessageReader {
       if (value.is_string()) {  // TRL and ShareGPT files hold the list as text
         if (value.get_ref<const std::string&>().empty()) return;
         try {
-          list = parse_json(value.get_ref<const std::string&>(), "tools");
+          list = parse_json(value.get_ref<const std::string&>(), "tools", kExact);
         } catch (const Error& error) {
           return wrong(fmt::format("'tools' is a string that is not JSON ({})", error.what()));
         }
@@ -221,7 +223,7 @@ class MessageReader {
         arguments = Json::object();
       } else {
         try {
-          arguments = parse_json(written, inner + ".arguments");
+          arguments = parse_json(written, inner + ".arguments", kExact);
         } catch (const Error&) {
           wrong(fmt::format("'{}.arguments' is a string that is not JSON: {}", inner, printable(written, 40)));
           return false;
@@ -275,7 +277,7 @@ void read_share_gpt(const Json& value, MessageReader& reader, ChatRow& chat) {
     } else if (from == "function_call" || from == "tool_call") {
       message["role"] = "assistant";
       try {
-        Json call = parse_json(said, "function_call");
+        Json call = parse_json(said, "function_call", kExact);
         message["tool_calls"] = call.is_array() ? std::move(call) : Json::array({std::move(call)});
       } catch (const Error&) {
         reader.wrong(fmt::format("'{}.value' is a function call that is not JSON: {}", path, printable(said, 40)));
