@@ -106,6 +106,24 @@ TEST_F(RowsTest, OpenAiDetails) {
   EXPECT_EQ(second.tools[0]["function"]["name"], "depth");
 }
 
+TEST_F(RowsTest, BigIntegersKeepTheirDigits) {
+  const DataRows rows = read_data_rows(file(
+      "a.jsonl",
+      R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"{\"n\": 123456789012345678901234567890}"}},)"
+      R"({"function":{"name":"f","arguments":{"n":-99999999999999999999}}}]}]})"
+      "\n"
+      R"({"prompt":99999999999999999999,"completion":"x"})"
+      "\n"));
+  ASSERT_EQ(rows.rows.size(), 1u);
+  const auto digits = [&](size_t call) {
+    const Json& n = rows.rows[0].chat->messages[1]["tool_calls"][call]["function"]["arguments"]["n"];
+    return n.is_binary() ? std::string(n.get_binary().begin(), n.get_binary().end()) : n.dump();
+  };
+  EXPECT_EQ(digits(0), "123456789012345678901234567890");
+  EXPECT_EQ(digits(1), "-99999999999999999999");
+  EXPECT_NE(faults(rows).find("'prompt' is the number 99999999999999999999"), std::string::npos) << faults(rows);
+}
+
 TEST_F(RowsTest, OtherFormats) {
   const DataRows alpaca = read_data_rows(file(
       "a.jsonl", R"({"instruction":"Add.","input":"1 2","output":"3","system":"Maths.","history":[["Hi","Hello"]]})"
