@@ -10,6 +10,7 @@
 
 #include "graft/base/error.h"
 #include "graft/base/log.h"
+#include "graft/base/strings.h"
 #include "graft/formats/json_fields.h"
 #include "graft/formats/module_regex.h"
 
@@ -26,21 +27,6 @@ bool ends_with_name(std::string_view path, std::string_view name) {
 std::string_view last_part(std::string_view path) {
   const size_t dot = path.rfind('.');
   return dot == std::string_view::npos ? path : path.substr(dot + 1);
-}
-
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t above = row[j + 1];
-      row[j + 1] = std::min({above + 1, row[j] + 1, diagonal + (a[i] == b[j] ? 0 : 1)});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
 }
 
 // "did you mean q_proj?", or all names there are.

@@ -6,39 +6,10 @@
 #include <array>
 #include <cstring>
 
+#include "graft/base/utf8.h"
+
 namespace graft {
 namespace {
-
-// Length of the well-formed prefix of a sequence at text[i]; `complete` says whether that is a whole character.
-struct Sequence {
-  size_t length;
-  bool complete;
-};
-Sequence sequence_at(std::string_view text, size_t i) {
-  const auto byte = [&](size_t k) { return static_cast<uint8_t>(text[i + k]); };
-  const uint8_t lead = byte(0);
-  if (lead < 0x80) return {1, true};
-  size_t length = 0;
-  uint8_t low = 0x80, high = 0xBF;
-  if (lead >= 0xC2 && lead <= 0xDF) {
-    length = 2;
-  } else if (lead >= 0xE0 && lead <= 0xEF) {
-    length = 3;
-    if (lead == 0xE0) low = 0xA0;
-    if (lead == 0xED) high = 0x9F;
-  } else if (lead >= 0xF0 && lead <= 0xF4) {
-    length = 4;
-    if (lead == 0xF0) low = 0x90;
-    if (lead == 0xF4) high = 0x8F;
-  } else {
-    return {1, false};
-  }
-  for (size_t k = 1; k < length; ++k) {
-    if (i + k >= text.size() || byte(k) < low || byte(k) > high) return {k, false};
-    low = 0x80, high = 0xBF;
-  }
-  return {length, true};
-}
 
 bool eight_ascii(const char* p) {
   uint64_t word;
@@ -263,7 +234,7 @@ size_t find_invalid_utf8(std::string_view text) {
       while (i < text.size() && static_cast<uint8_t>(text[i]) < 0x80) ++i;
       continue;
     }
-    const Sequence sequence = sequence_at(text, i);
+    const Utf8Sequence sequence = utf8_sequence(text, i);
     if (!sequence.complete) return i;
     i += sequence.length;
   }
@@ -275,7 +246,7 @@ std::string utf8_lossy(std::string_view bytes) {
   if (i == std::string_view::npos) return std::string(bytes);
   std::string out(bytes.substr(0, i));
   while (i < bytes.size()) {
-    const Sequence sequence = sequence_at(bytes, i);
+    const Utf8Sequence sequence = utf8_sequence(bytes, i);
     if (sequence.complete) {
       out.append(bytes.substr(i, sequence.length));
     } else {

@@ -57,21 +57,6 @@ std::string title_words(std::string_view text) {
   return out;
 }
 
-std::string escape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
-    }
-  }
-  return out;
-}
-
 Value as_markup(Runtime& runtime, const Value& text, std::string bytes) {
   Value out = runtime.derived(std::move(bytes), text.text());
   static_cast<Text&>(*out.object()).markup = true;
@@ -82,14 +67,14 @@ Value filter_escape(Runtime& runtime, const Value& value, const Args& args) {
   bind("escape", args, {});
   const Value text = to_text(runtime, value);
   runtime.scanned(text.str().size());
-  return text.text().markup ? text : as_markup(runtime, text, escape(text.str()));
+  return text.text().markup ? text : as_markup(runtime, text, escape_markup(text.str()));
 }
 
 Value filter_force_escape(Runtime& runtime, const Value& value, const Args& args) {
   bind("forceescape", args, {});
   const Value text = to_text(runtime, value);
   runtime.scanned(text.str().size());
-  return as_markup(runtime, text, escape(text.str()));
+  return as_markup(runtime, text, escape_markup(text.str()));
 }
 
 Value filter_safe(Runtime& runtime, const Value& value, const Args& args) {

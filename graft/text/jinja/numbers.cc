@@ -138,21 +138,6 @@ const char* sign_of(Operator op) {
   return kSigns[static_cast<int>(op)];
 }
 
-std::string escape_markup(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
-    }
-  }
-  return out;
-}
-
 Value add_texts(Runtime& runtime, const Value& a, const Value& b) {
   const bool markup = a.text().markup || b.text().markup;
   runtime.check_string(static_cast<int64_t>(a.str().size() + b.str().size()));
@@ -195,6 +180,21 @@ Value repeat(Runtime& runtime, const Value& sequence, const Value& times) {
 }
 
 }  // namespace
+
+std::string escape_markup(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    switch (c) {
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&#34;"; break;
+      case '\'': out += "&#39;"; break;
+      default: out += c;
+    }
+  }
+  return out;
+}
 
 double as_real(const Value& number) {
   if (number.is(Kind::real)) return number.real();

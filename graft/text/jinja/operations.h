@@ -48,6 +48,8 @@ Value attribute(Runtime& runtime, const Value& object, const Value& name);  // o
 Value item(Runtime& runtime, const Value& object, const Value& key);        // object[key]: an item, else a member
 Value call(Runtime& runtime, const Value& function, Args& args);
 
+std::string escape_markup(std::string_view text);  // markupsafe.escape: & < > " and '
+
 // Pieces of text that keep their marks.
 Value strip(Runtime& runtime, const Value& text, const Value* characters, bool left, bool right);
 Value replace(Runtime& runtime, const Value& text, const Value& from, const Value& to, int64_t count);
