@@ -1,12 +1,10 @@
 // `graft dump` against what PyTorch computed (fixtures/golden/KIND).
-#include "graft/train/dump.h"
-
 #include "graft/cli/common.h"
+#include "graft/train/dump.h"
 #include "tests/support/golden.h"
 
 namespace graft::test {
 namespace {
-
 
 Tensors run_dump(Context& context, DumpConfig config) {
   const TempDir out;
@@ -55,7 +53,8 @@ TEST(ParityDump, GradientsOfDenseDecoders) {
     for (const auto& [name, want] : golden) {
       ASSERT_TRUE(ours.count(name)) << kind << " " << name;
       EXPECT_EQ(ours.at(name).shape, want.shape) << kind << " " << name;
-      figures.check("gradient", kind + " " + name, distance(ours.at(name).values, want.values), gradient_bar(want.values));
+      figures.check("gradient", kind + " " + name, distance(ours.at(name).values, want.values),
+                    gradient_bar(want.values));
     }
     const double norm = meta.at("grad_norm");
     figures.check("gradient norm, relative", kind, std::fabs(norm_of(ours) / norm - 1), kGradNorm);
@@ -92,7 +91,9 @@ TEST(ParityDump, TrainedModelOfBfloat16) {
     c.model = fixtures() + "/models/pystd-5m";
     c.input = inputs / (text + ".safetensors");
     write_i64(c.input, {{"input_ids", {info.shape, golden.read_i64(info.name)}}});
-    figures.check("logits", text, distance(run_dump(machine.context, c).at("logits").values, golden.read_f32(text + ".logits")), kLogitsTrained);
+    figures.check("logits", text,
+                  distance(run_dump(machine.context, c).at("logits").values, golden.read_f32(text + ".logits")),
+                  kLogitsTrained);
   }
 }
 
@@ -129,7 +130,8 @@ TEST(ParityDump, SamplingFilters) {
       c.sampling.top_p = s.value("top_p", 1.0);
       c.sampling.min_p = s.value("min_p", 0.0);
       c.sampling.repetition_penalty = s.value("repetition_penalty", 1.0);
-      figures.check("log-probability", kind + " " + name, distance(run_dump(machine.context, c).at("logprobs").values, golden.at(name).values), 1e-6);
+      figures.check("log-probability", kind + " " + name,
+                    distance(run_dump(machine.context, c).at("logprobs").values, golden.at(name).values), 1e-6);
     }
   }
 }
@@ -143,7 +145,8 @@ TEST(Dump, PaddingAndIgnoredLabelsNeverShow) {
   for (int64_t t = 0; t < length; ++t) {
     const int64_t id = (t * 7 + 5) % 64;
     plain.push_back(id), plain_labels.push_back(t % 4 == 2 ? -100 : id);
-    const auto place = static_cast<size_t>(2 * seq + pad + t);  // row 0 stays empty, row 1 has one token without a label, row 2 is padded on the left
+    const auto place = static_cast<size_t>(
+        2 * seq + pad + t);  // row 0 stays empty, row 1 has one token without a label, row 2 is padded on the left
     ids[place] = id, mask[place] = 1, labels[place] = plain_labels.back();
   }
   ids[seq] = 11, mask[seq] = 1, labels[seq] = 1000000;  // the label of a first token is never used, whatever it says
@@ -155,18 +158,23 @@ TEST(Dump, PaddingAndIgnoredLabelsNeverShow) {
   write_i64(c.input, {{"input_ids", {{1, length}, plain}}, {"labels", {{1, length}, plain_labels}}});
   const Tensors want = run_dump(machine.context, c);
   c.input = dir / "padded.safetensors";
-  write_i64(c.input, {{"input_ids", {{3, seq}, ids}}, {"labels", {{3, seq}, labels}}, {"attention_mask", {{3, seq}, mask}}});
+  write_i64(c.input,
+            {{"input_ids", {{3, seq}, ids}}, {"labels", {{3, seq}, labels}}, {"attention_mask", {{3, seq}, mask}}});
   const Tensors got = run_dump(machine.context, c);
   EXPECT_EQ(got.at("loss").values, want.at("loss").values);
   const auto vocab = want.at("logits").values.size() / length;
   for (int64_t t = 0; t < length; ++t) {
     const auto from = want.at("logits").values.begin() + static_cast<ptrdiff_t>(vocab * static_cast<size_t>(t));
-    const auto to = got.at("logits").values.begin() + static_cast<ptrdiff_t>(vocab * static_cast<size_t>(2 * seq + pad + t));
+    const auto to =
+        got.at("logits").values.begin() + static_cast<ptrdiff_t>(vocab * static_cast<size_t>(2 * seq + pad + t));
     EXPECT_TRUE(std::equal(from, from + static_cast<ptrdiff_t>(vocab), to)) << t;
     if (t == 0) continue;
-    EXPECT_EQ(got.at("token_nll").values[static_cast<size_t>(2 * (seq - 1) + pad + t - 1)], want.at("token_nll").values[static_cast<size_t>(t - 1)]);
+    EXPECT_EQ(got.at("token_nll").values[static_cast<size_t>(2 * (seq - 1) + pad + t - 1)],
+              want.at("token_nll").values[static_cast<size_t>(t - 1)]);
   }
-  EXPECT_EQ(largest({got.at("logits").values.begin(), got.at("logits").values.begin() + static_cast<ptrdiff_t>(vocab * seq)}), 0);
+  EXPECT_EQ(
+      largest({got.at("logits").values.begin(), got.at("logits").values.begin() + static_cast<ptrdiff_t>(vocab * seq)}),
+      0);
   for (const auto& [name, tensor] : want) {
     // Sums over tokens follow their order in the micro-batch, where another token stands before: f32 rounding.
     if (!name.starts_with("model.")) continue;

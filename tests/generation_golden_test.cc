@@ -1,9 +1,8 @@
 // Generation against what transformers answered (fixtures/golden/KIND/generation.json), and the promise that cache, batch and chunks never show.
-#include "graft/infer/generate.h"
-
 #include <cstring>
 
 #include "graft/base/random.h"
+#include "graft/infer/generate.h"
 #include "tests/support/golden.h"
 
 namespace graft::test {
@@ -26,8 +25,10 @@ void check_top(Figures& figures, const std::string& where, const Json& want, con
   ASSERT_EQ(got.top.size(), want.size()) << where;
   for (size_t i = 0; i < want.size(); ++i) {
     figures.check("top 5 log-probabilities", where, std::fabs(got.top[i].second - want[i][1].get<double>()), kLogprob);
-    const bool close = (i > 0 && want[i - 1][1].get<double>() - want[i][1].get<double>() < 2 * kLogprob) ||
-                       (i + 1 < want.size() && want[i][1].get<double>() - want[i + 1][1].get<double>() < 2 * kLogprob) || i + 1 == want.size();
+    const bool close =
+        (i > 0 && want[i - 1][1].get<double>() - want[i][1].get<double>() < 2 * kLogprob) ||
+        (i + 1 < want.size() && want[i][1].get<double>() - want[i + 1][1].get<double>() < 2 * kLogprob) ||
+        i + 1 == want.size();
     if (close) continue;
     EXPECT_EQ(got.top[i].first, want[i][0].get<int32_t>()) << where << " rank " << i;
   }
@@ -69,8 +70,11 @@ TEST(ParityGeneration, GreedyIdsAndLogprobs) {
         figures.same("bits in a batch", where, same_bits(cached.logprobs, batched[i].logprobs));
         ASSERT_EQ(cached.logprobs.size(), want.at("tokens").size()) << where;
         for (size_t t = 0; t < cached.logprobs.size(); ++t) {
-          figures.check("log-probability", where, std::fabs(cached.logprobs[t].logprob - want.at("logprobs")[t].get<double>()), kLogprob);
-          if (want.contains("top5")) check_top(figures, fmt::format("{} token {}", where, t), want.at("top5")[t], cached.logprobs[t]);
+          figures.check("log-probability", where,
+                        std::fabs(cached.logprobs[t].logprob - want.at("logprobs")[t].get<double>()), kLogprob);
+          if (want.contains("top5")) {
+            check_top(figures, fmt::format("{} token {}", where, t), want.at("top5")[t], cached.logprobs[t]);
+          }
         }
       }
     }
@@ -96,10 +100,13 @@ TEST(ParityGeneration, LogprobsOfSampledTokens) {
         const Feed feed{&cache, fed};
         const auto logits = engine.forward(std::span<const Feed>(&feed, 1));
         const int32_t id = g.at("tokens")[t];
-        const Distribution d = process_logits({logits.row(0), static_cast<size_t>(logits.extent(1))}, history, sampling);
-        const auto it = std::find_if(d.candidates.begin(), d.candidates.end(), [&](const auto& c) { return c.first == id; });
+        const Distribution d =
+            process_logits({logits.row(0), static_cast<size_t>(logits.extent(1))}, history, sampling);
+        const auto it =
+            std::find_if(d.candidates.begin(), d.candidates.end(), [&](const auto& c) { return c.first == id; });
         ASSERT_NE(it, d.candidates.end());
-        figures.check("log-probability", fmt::format("{} token {}", kind, t), std::fabs(it->second - g.at("logprobs")[t].get<double>()), kLogprob);
+        figures.check("log-probability", fmt::format("{} token {}", kind, t),
+                      std::fabs(it->second - g.at("logprobs")[t].get<double>()), kLogprob);
         history.push_back(id);
         fed = {id};
       }
@@ -127,7 +134,8 @@ TEST(ParityGeneration, TrainedModelOfBfloat16) {
     figures.same("greedy answers", prompt, answer.ids == ids_of(g.at("tokens")));
     ASSERT_EQ(answer.logprobs.size(), g.at("logprobs").size());
     for (size_t t = 0; t < answer.logprobs.size(); ++t) {
-      figures.check("log-probability", prompt, std::fabs(answer.logprobs[t].logprob - g.at("logprobs")[t].get<double>()), kLogprob);
+      figures.check("log-probability", prompt,
+                    std::fabs(answer.logprobs[t].logprob - g.at("logprobs")[t].get<double>()), kLogprob);
     }
   }
 }
@@ -140,9 +148,20 @@ struct Shape {
 constexpr int64_t kPositions = 4608, kVocab = 97;
 
 void write_random_model(const Shape& s, const std::string& folder) {
-  Json config = {{"model_type", s.type}, {"vocab_size", kVocab}, {"hidden_size", s.hidden}, {"intermediate_size", s.inner}, {"num_hidden_layers", s.layers},
-                 {"num_attention_heads", s.heads}, {"num_key_value_heads", s.kv_heads}, {"head_dim", s.head_dim}, {"max_position_embeddings", kPositions},
-                 {"rms_norm_eps", 1e-6}, {"rope_theta", 10000.0}, {"tie_word_embeddings", true}, {"hidden_act", "silu"}, {"torch_dtype", "float32"}};
+  Json config = {{"model_type", s.type},
+                 {"vocab_size", kVocab},
+                 {"hidden_size", s.hidden},
+                 {"intermediate_size", s.inner},
+                 {"num_hidden_layers", s.layers},
+                 {"num_attention_heads", s.heads},
+                 {"num_key_value_heads", s.kv_heads},
+                 {"head_dim", s.head_dim},
+                 {"max_position_embeddings", kPositions},
+                 {"rms_norm_eps", 1e-6},
+                 {"rope_theta", 10000.0},
+                 {"tie_word_embeddings", true},
+                 {"hidden_act", "silu"},
+                 {"torch_dtype", "float32"}};
   if (s.window > 0) config["sliding_window"] = s.window;
   write_file(folder + "/config.json", config.dump());
   const ModelConfig parsed = parse_model_config(config, folder + "/config.json", supported_model_types());
@@ -154,7 +173,8 @@ void write_random_model(const Shape& s, const std::string& folder) {
     std::vector<float> v(static_cast<size_t>(num_elements(t.shape)));
     for (size_t i = 0; i < v.size(); ++i) {
       const double u = random.uniform53(i) - 0.5;
-      v[i] = static_cast<float>(t.shape.size() == 1 && t.name.find("bias") == std::string::npos ? 1 + 0.2 * u : 0.5 * u);
+      v[i] =
+          static_cast<float>(t.shape.size() == 1 && t.name.find("bias") == std::string::npos ? 1 + 0.2 * u : 0.5 * u);
     }
     list.push_back({t.name, DType::kF32, t.shape, {}});
     values.push_back(std::move(v));
@@ -172,7 +192,8 @@ std::vector<float> last_logits(Engine& engine, KvCache* cache, std::span<const i
 // One token after n - 1 cached ones, n tokens at once into the cache, and n tokens without one: the same bits, on any number of threads.
 TEST(ParityEngine, DecodeGivesTheBitsOfPrefill) {
   Figures figures;
-  const std::vector<Shape> shapes = {{"qwen2", 20, 4, 2, 10, 36, 2, 0}, {"mistral", 24, 3, 1, 8, 40, 2, 100}, {"qwen3", 16, 2, 2, 12, 24, 1, 0}};
+  const std::vector<Shape> shapes = {
+      {"qwen2", 20, 4, 2, 10, 36, 2, 0}, {"mistral", 24, 3, 1, 8, 40, 2, 100}, {"qwen3", 16, 2, 2, 12, 24, 1, 0}};
   for (const Shape& shape : shapes) {
     const TempDir folder;
     write_random_model(shape, folder.path());
@@ -194,11 +215,14 @@ TEST(ParityEngine, DecodeGivesTheBitsOfPrefill) {
         // The cache of the last length goes on to n - 1; first token by token, then in odd pieces.
         while (decoding.length() < n - 1) {
           const int64_t left = n - 1 - decoding.length(), piece = std::min<int64_t>(left, n <= 65 ? 1 : 37);
-          last_logits(engine, &decoding, prompt.subspan(static_cast<size_t>(decoding.length()), static_cast<size_t>(piece)));
+          last_logits(engine, &decoding,
+                      prompt.subspan(static_cast<size_t>(decoding.length()), static_cast<size_t>(piece)));
         }
         decoding.set_length(n - 1);
         figures.same("decode and prefill", where, last_logits(engine, &decoding, prompt.last(1)) == prefilled);
-        if (shape.window == 0 || n <= 513) figures.same("cache and none", where, last_logits(whole, nullptr, prompt) == prefilled);
+        if (shape.window == 0 || n <= 513) {
+          figures.same("cache and none", where, last_logits(whole, nullptr, prompt) == prefilled);
+        }
         EXPECT_TRUE(std::all_of(prefilled.begin(), prefilled.end(), [](float x) { return std::isfinite(x); })) << where;
         const auto [it, is_first] = first.emplace(n, prefilled);
         if (!is_first) figures.same("1 and 7 threads", where, it->second == prefilled);

@@ -72,7 +72,8 @@ std::string tiny_data(const TempDir& dir) {
     const bool prompt = i % seq < 4;
     labels.push_back(prompt ? -100 : ids.back());
   }
-  write_i64(dir / "data.safetensors", {{"input_ids", {{batches, batch, seq}, ids}}, {"labels", {{batches, batch, seq}, labels}}});
+  write_i64(dir / "data.safetensors",
+            {{"input_ids", {{batches, batch, seq}, ids}}, {"labels", {{batches, batch, seq}, labels}}});
   write_i64(dir / "one.safetensors", {{"input_ids", {{batch, seq}, {ids.begin(), ids.begin() + batch * seq}}},
                                       {"labels", {{batch, seq}, {labels.begin(), labels.begin() + batch * seq}}}});
   return dir.path();
@@ -93,10 +94,12 @@ TEST(Tiny, FineTuneGivesTheSameBytes) {
   }
 }
 
-Tensors dump_tiny(const TempDir& dir, const std::string& model, const std::string& adapter, std::set<std::string> want) {
+Tensors dump_tiny(const TempDir& dir, const std::string& model, const std::string& adapter,
+                  std::set<std::string> want) {
   Machine machine;
   DumpConfig c;
-  c.model = model, c.adapter = adapter, c.input = dir / "one.safetensors", c.output = dir / "out.safetensors", c.want = std::move(want);
+  c.model = model, c.adapter = adapter, c.input = dir / "one.safetensors", c.output = dir / "out.safetensors",
+  c.want = std::move(want);
   dump(machine.context, c);
   return read_tensors(c.output);
 }
@@ -106,10 +109,12 @@ TEST(Tiny, MergedAndUnmergedAgree) {
   tiny_data(dir);
   Machine machine;
   MergeConfig config;
-  config.model = "tests/data/tiny", config.adapters = {{"tests/data/tiny_adapter", 1.0}}, config.out = dir / "merged", config.dtype = "f32";
+  config.model = "tests/data/tiny", config.adapters = {{"tests/data/tiny_adapter", 1.0}}, config.out = dir / "merged",
+  config.dtype = "f32";
   EXPECT_GT(merge(machine.context, config).num_merged, 0);
   const std::vector<float> base = dump_tiny(dir, config.model, "", {"logits"}).at("logits").values;
-  const std::vector<float> unmerged = dump_tiny(dir, config.model, "tests/data/tiny_adapter", {"logits"}).at("logits").values;
+  const std::vector<float> unmerged =
+      dump_tiny(dir, config.model, "tests/data/tiny_adapter", {"logits"}).at("logits").values;
   const std::vector<float> merged = dump_tiny(dir, config.out, "", {"logits"}).at("logits").values;
   EXPECT_GT(distance(base, unmerged), 100 * kMergedLogits);  // the adapter does something
   EXPECT_LE(distance(merged, unmerged), kMergedLogits);
@@ -121,8 +126,10 @@ TEST(Tiny, LossFallsAsTheGradientSays) {
   tiny_data(dir);
   Machine machine;
   TrainConfig config;
-  config.model = "tests/data/tiny", config.data = dir / "data.safetensors", config.out = dir / "adapter", config.adapter = "tests/data/tiny_adapter";
-  config.optimizer = "sgd", config.weight_decay = 0, config.clip = 0, config.no_shuffle = true, config.dtype = "f32", config.quiet = true;
+  config.model = "tests/data/tiny", config.data = dir / "data.safetensors", config.out = dir / "adapter",
+  config.adapter = "tests/data/tiny_adapter";
+  config.optimizer = "sgd", config.weight_decay = 0, config.clip = 0, config.no_shuffle = true, config.dtype = "f32",
+  config.quiet = true;
   config.steps = 1;
   config.given = {"steps"};
   Tensors before = dump_tiny(dir, config.model, config.adapter, {"loss", "grads"});
@@ -140,7 +147,8 @@ TEST(Tiny, LossFallsAsTheGradientSays) {
 TEST(Tiny, ShortestBatches) {
   const TempDir dir;
   write_i64(dir / "one.safetensors", {{"input_ids", {{1, 1}, {5}}}});
-  EXPECT_EQ(dump_tiny(dir, "tests/data/tiny", "", {"logits", "hidden"}).at("logits").shape, (std::vector<int64_t>{1, 1, 288}));
+  EXPECT_EQ(dump_tiny(dir, "tests/data/tiny", "", {"logits", "hidden"}).at("logits").shape,
+            (std::vector<int64_t>{1, 1, 288}));
   write_i64(dir / "one.safetensors", {{"input_ids", {{2, 2}, {5, 6, 7, 8}}}, {"labels", {{2, 2}, {5, 6, 7, -100}}}});
   const Tensors out = dump_tiny(dir, "tests/data/tiny", "", {"loss", "nll"});
   EXPECT_EQ(out.at("token_nll").shape, (std::vector<int64_t>{2, 1}));

@@ -10,7 +10,8 @@
 namespace graft::test {
 namespace {
 
-Tensors run_dump(Context& context, const std::string& model, const std::string& adapter, const std::string& input, std::set<std::string> want) {
+Tensors run_dump(Context& context, const std::string& model, const std::string& adapter, const std::string& input,
+                 std::set<std::string> want) {
   const TempDir out;
   DumpConfig c;
   c.model = model, c.adapter = adapter, c.input = input, c.want = std::move(want);
@@ -32,7 +33,8 @@ std::vector<Json> train(Context& context, const TrainConfig& config) {
 struct PeftCase {
   std::string name, folder, model, inputs;
   Json meta;
-  explicit PeftCase(const std::string& n) : name(n), folder(fixtures() + "/peft/" + n), meta(read_json(folder + "/meta.json")) {
+  explicit PeftCase(const std::string& n)
+      : name(n), folder(fixtures() + "/peft/" + n), meta(read_json(folder + "/meta.json")) {
     model = fixtures() + "/" + meta.at("model").get<std::string>();
     inputs = fixtures() + "/golden/" + std::filesystem::path(model).filename().string() + "/forward.safetensors";
   }
@@ -64,7 +66,8 @@ TEST(ParityPeft, Gradients) {
     for (const auto& [tensor, want] : golden) {
       ASSERT_TRUE(ours.count(tensor)) << name << " " << tensor;
       EXPECT_EQ(ours.at(tensor).shape, want.shape) << name << " " << tensor;
-      figures.check("gradient", name + " " + tensor, distance(ours.at(tensor).values, want.values), gradient_bar(want.values));
+      figures.check("gradient", name + " " + tensor, distance(ours.at(tensor).values, want.values),
+                    gradient_bar(want.values));
     }
     const double norm = c.meta.at("grad_norm");
     figures.check("gradient norm, relative", name, std::fabs(norm_of(ours) / norm - 1), kGradNorm);
@@ -85,12 +88,17 @@ TEST(ParityPeft, Merge) {
     merge(machine.context, config);
     const Tensors golden = read_tensors(c.folder + "/forward.safetensors");
     const std::vector<float> ours = run_dump(machine.context, config.out, "", c.inputs, {"logits"}).at("logits").values;
-    figures.check("merged logits against PEFT's unmerged", name, distance(ours, golden.at("logits").values), kMergedLogits);
-    if (golden.count("merged_logits")) figures.check("merged logits against PEFT's merged", name, distance(ours, golden.at("merged_logits").values), kMergedLogits);
+    figures.check("merged logits against PEFT's unmerged", name, distance(ours, golden.at("logits").values),
+                  kMergedLogits);
+    if (golden.count("merged_logits")) {
+      figures.check("merged logits against PEFT's merged", name, distance(ours, golden.at("merged_logits").values),
+                    kMergedLogits);
+    }
     if (!std::filesystem::exists(c.folder + "/merged")) continue;
     config.out = out / "kept", config.dtype = "keep";
     merge(machine.context, config);
-    const ModelFolder theirs = ModelFolder::open(c.folder + "/merged", supported_model_types()), mine = ModelFolder::open(config.out, supported_model_types());
+    const ModelFolder theirs = ModelFolder::open(c.folder + "/merged", supported_model_types()),
+                      mine = ModelFolder::open(config.out, supported_model_types());
     EXPECT_EQ(mine.tensors.tensors().size(), theirs.tensors.tensors().size()) << name;
     for (const TensorInfo& info : theirs.tensors.tensors()) {
       const TensorInfo* found = mine.tensors.find(info.name);
@@ -100,7 +108,8 @@ TEST(ParityPeft, Merge) {
       read_as_f32(theirs.tensors.bytes(info), info.dtype, a.data());
       read_as_f32(mine.tensors.bytes(*found), found->dtype, b.data());
       // One f32 rounding of W + s B A beside another: a unit in the last place of the largest values, twice.
-      figures.check("merged weights, of the tensor's largest", name + " " + info.name, distance(b, a) / std::max(largest(a), 1e-30), 4e-7);
+      figures.check("merged weights, of the tensor's largest", name + " " + info.name,
+                    distance(b, a) / std::max(largest(a), 1e-30), 4e-7);
     }
   }
 }
@@ -114,10 +123,12 @@ TEST(ParityPeft, TenSteps) {
     const Json& recorded = c.meta.at("train");
     const TempDir out;
     TrainConfig config;
-    config.model = c.model, config.data = c.folder + "/train.safetensors", config.out = out / "adapter", config.adapter = c.folder + "/adapter";
+    config.model = c.model, config.data = c.folder + "/train.safetensors", config.out = out / "adapter",
+    config.adapter = c.folder + "/adapter";
     config.no_shuffle = true, config.dtype = "f32", config.quiet = true;
     config.steps = static_cast<int64_t>(recorded.at("steps").size());
-    config.lr = recorded.at("lr"), config.beta1 = recorded.at("betas")[0], config.beta2 = recorded.at("betas")[1], config.eps = recorded.at("eps");
+    config.lr = recorded.at("lr"), config.beta1 = recorded.at("betas")[0], config.beta2 = recorded.at("betas")[1],
+    config.eps = recorded.at("eps");
     config.weight_decay = recorded.at("weight_decay");
     config.clip = recorded.at("clip").is_null() ? 0.0 : recorded.at("clip").get<double>();
     config.given = {"steps"};
@@ -126,11 +137,14 @@ TEST(ParityPeft, TenSteps) {
     for (size_t i = 0; i < steps.size(); ++i) {
       const Json& want = recorded.at("steps")[i];
       const std::string where = fmt::format("{} step {}", name, i);
-      figures.check("loss", where, std::fabs(steps[i].at("loss").get<double>() - want.at("loss").get<double>()), kStepLoss);
+      figures.check("loss", where, std::fabs(steps[i].at("loss").get<double>() - want.at("loss").get<double>()),
+                    kStepLoss);
       // The bar of one gradient, and what ten steps of AdamW let weights wander.
-      figures.check("gradient norm, relative", where, std::fabs(steps[i].at("grad_norm").get<double>() / want.at("grad_norm").get<double>() - 1), 1e-4);
+      figures.check("gradient norm, relative", where,
+                    std::fabs(steps[i].at("grad_norm").get<double>() / want.at("grad_norm").get<double>() - 1), 1e-4);
     }
-    const Tensors before = read_tensors(c.folder + "/adapter/adapter_model.safetensors"), after = read_tensors(c.folder + "/adapter_after/adapter_model.safetensors");
+    const Tensors before = read_tensors(c.folder + "/adapter/adapter_model.safetensors"),
+                  after = read_tensors(c.folder + "/adapter_after/adapter_model.safetensors");
     const Tensors ours = read_tensors(config.out + "/adapter_model.safetensors");
     EXPECT_EQ(ours.size(), after.size());
     const double scatter = 4 * recorded.at("float64_run").at("max_weight_diff").get<double>();
@@ -140,8 +154,10 @@ TEST(ParityPeft, TenSteps) {
     const std::vector<int64_t> shape = file.at("input_ids").shape, one = {shape[1], shape[2]};
     const auto count = static_cast<ptrdiff_t>(one[0] * one[1]);
     const std::vector<int64_t> ids = file.read_i64("input_ids"), labels = file.read_i64("labels");
-    write_i64(out / "first.safetensors", {{"input_ids", {one, {ids.begin(), ids.begin() + count}}}, {"labels", {one, {labels.begin(), labels.begin() + count}}}});
-    const Tensors gradients = run_dump(machine.context, c.model, c.folder + "/adapter", out / "first.safetensors", {"grads"});
+    write_i64(out / "first.safetensors", {{"input_ids", {one, {ids.begin(), ids.begin() + count}}},
+                                          {"labels", {one, {labels.begin(), labels.begin() + count}}}});
+    const Tensors gradients =
+        run_dump(machine.context, c.model, c.folder + "/adapter", out / "first.safetensors", {"grads"});
     double worst = 0;
     for (const auto& [tensor, want] : after) {
       ASSERT_TRUE(ours.count(tensor)) << name << " " << tensor;
@@ -154,11 +170,15 @@ TEST(ParityPeft, TenSteps) {
         d = std::max(d, std::fabs(static_cast<double>(got[i]) - want.values[i]));
       }
       figures.check("weights after", name + " " + tensor, clear, bar);
-      if (drowned > bar) figures.check("weights beyond the bar whose first gradient is rounding", name + " " + tensor, drowned, config.lr);
+      if (drowned > bar) {
+        figures.check("weights beyond the bar whose first gradient is rounding", name + " " + tensor, drowned,
+                      config.lr);
+      }
       worst = std::max({worst, clear, drowned});
     }
     if (file.find("logits_after") == nullptr) continue;
-    const std::vector<float> logits = run_dump(machine.context, c.model, config.out, c.inputs, {"logits"}).at("logits").values;
+    const std::vector<float> logits =
+        run_dump(machine.context, c.model, config.out, c.inputs, {"logits"}).at("logits").values;
     // Two forward passes apart by their own tolerance, and one weight apart by `worst` before hidden states of up to about 4.
     figures.check("logits after", name, distance(logits, file.read_f32("logits_after")), 2 * kLogits + 4 * worst);
   }
@@ -191,24 +211,31 @@ TEST(ParityTrain, FullFineTuning) {
   for (size_t i = 0; i < steps.size(); ++i) {
     const Json& want = log.at("steps")[i];
     const std::string where = fmt::format("step {}", i);
-    figures.check("loss", where, std::fabs(steps[i].at("loss").get<double>() - want.at("loss").get<double>()), kStepLoss);
-    figures.check("learning rate", where, std::fabs(steps[i].at("learning_rate").get<double>() - want.at("lr").get<double>()), 1e-15);
-    figures.check("gradient norm, relative", where, std::fabs(steps[i].at("grad_norm").get<double>() / want.at("grad_norm").get<double>() - 1), kGradNorm);
+    figures.check("loss", where, std::fabs(steps[i].at("loss").get<double>() - want.at("loss").get<double>()),
+                  kStepLoss);
+    figures.check("learning rate", where,
+                  std::fabs(steps[i].at("learning_rate").get<double>() - want.at("lr").get<double>()), 1e-15);
+    figures.check("gradient norm, relative", where,
+                  std::fabs(steps[i].at("grad_norm").get<double>() / want.at("grad_norm").get<double>() - 1),
+                  kGradNorm);
   }
-  const Tensors before = read_tensors(config.model + "/model.safetensors"), after = read_tensors(folder + "/final_weights.safetensors");
+  const Tensors before = read_tensors(config.model + "/model.safetensors"),
+                after = read_tensors(folder + "/final_weights.safetensors");
   const Tensors ours = read_tensors(config.out + "/model.safetensors");
   EXPECT_EQ(ours.size(), after.size());
   const double scatter = 4 * log.at("float64_run").at("max_weight_diff").get<double>();
   for (const auto& [name, want] : after) {
     ASSERT_TRUE(ours.count(name)) << name;
-    figures.check("weights after", name, distance(ours.at(name).values, want.values), std::max(1e-4 * distance(before.at(name).values, want.values), scatter));
+    figures.check("weights after", name, distance(ours.at(name).values, want.values),
+                  std::max(1e-4 * distance(before.at(name).values, want.values), scatter));
   }
 }
 
 TrainConfig reference_config(const Json& reference, const std::string& out) {
   const Json& h = reference.at("hyper_parameters");
   TrainConfig config;
-  config.model = fixtures() + "/models/pystd-5m", config.data = fixtures() + "/" + h.at("data").get<std::string>(), config.out = out;
+  config.model = fixtures() + "/models/pystd-5m", config.data = fixtures() + "/" + h.at("data").get<std::string>(),
+  config.out = out;
   config.no_shuffle = true, config.dtype = "f32", config.quiet = true;
   config.batch_size = h.at("batch_size");
   config.lr = h.at("lr"), config.beta1 = h.at("betas")[0], config.beta2 = h.at("betas")[1], config.eps = h.at("eps");
@@ -233,8 +260,10 @@ TEST(ParityTrain, FirstTenStepsOfTheReferenceRun) {
   ASSERT_EQ(steps.size(), 10u);
   for (size_t i = 0; i < steps.size(); ++i) {
     const Json& want = reference.at("runs")[0].at("steps")[i];  // step, loss, lr, gradient norm, tokens, trained tokens
-    figures.check("loss", fmt::format("step {}", i), std::fabs(steps[i].at("loss").get<double>() - want[1].get<double>()), 1e-4);
-    figures.check("learning rate", fmt::format("step {}", i), std::fabs(steps[i].at("learning_rate").get<double>() - want[2].get<double>()), 1e-15);
+    figures.check("loss", fmt::format("step {}", i),
+                  std::fabs(steps[i].at("loss").get<double>() - want[1].get<double>()), 1e-4);
+    figures.check("learning rate", fmt::format("step {}", i),
+                  std::fabs(steps[i].at("learning_rate").get<double>() - want[2].get<double>()), 1e-15);
   }
 }
 
@@ -275,7 +304,8 @@ TEST(SlowParityReferenceRun, FromOurOwnStart) {
     const EvalResult result = evaluate(machine.context, eval);
     const std::string where = fmt::format("seed {}", seed);
     figures.check("test loss of a seed", where, result.loss, 0.085);
-    RecordProperty("figure: " + where, fmt::format("test loss {:.4f}, exact match {:.0f} of 100", result.loss, 100 * result.exact_match.value()));
+    RecordProperty("figure: " + where, fmt::format("test loss {:.4f}, exact match {:.0f} of 100", result.loss,
+                                                   100 * result.exact_match.value()));
     mean_loss += result.loss / 3, mean_match += 100 * result.exact_match.value() / 3;
   }
   figures.check("mean test loss", "seeds 0, 1, 2", mean_loss, 0.075);

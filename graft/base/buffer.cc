@@ -20,8 +20,8 @@ Buffer::Buffer(size_t bytes) : bytes_(bytes) {
   void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) {
     bytes_ = 0;
-    fail_hint("use a smaller model, batch or --max-length, or free memory", "out of memory: {} bytes were refused by the system",
-              bytes);
+    fail_hint("use a smaller model, batch or --max-length, or free memory",
+              "out of memory: {} bytes were refused by the system", bytes);
   }
   data_ = static_cast<std::byte*>(data);
   if (bytes >= 4 * kHugePage) ::madvise(data_, bytes, MADV_HUGEPAGE);

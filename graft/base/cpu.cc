@@ -42,8 +42,9 @@ CpuLevel detect() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c()) return CpuLevel::kSse4;
-  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
-      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512cd")) {
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq") ||
+      !__builtin_cpu_supports("avx512cd")) {
     return CpuLevel::kAvx2;
   }
   if (!__builtin_cpu_supports("avx512bf16")) return CpuLevel::kAvx512;
@@ -61,8 +62,9 @@ CpuLevel parse_cap(std::string_view name) {
     const auto level = static_cast<CpuLevel>(i);
     const bool arm = cpu_level_detected() == CpuLevel::kNeon;
     if (level != CpuLevel::kScalar && arm != (level == CpuLevel::kNeon)) {
-      fail_hint("unset it, or use one of this CPU's: scalar, sse4, avx2, avx512, avx512_bf16, amx (x86); scalar, neon (Arm)",
-                "GRAFT_CPU is '{}', an instruction set of another architecture", name);
+      fail_hint(
+          "unset it, or use one of this CPU's: scalar, sse4, avx2, avx512, avx512_bf16, amx (x86); scalar, neon (Arm)",
+          "GRAFT_CPU is '{}', an instruction set of another architecture", name);
     }
     return level;
   }
@@ -132,7 +134,8 @@ std::string cpu_model_name() {
 int usable_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  int cores = ::sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());
+  int cores = ::sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set)
+                                                             : static_cast<int>(std::thread::hardware_concurrency());
   const double quota = cgroup_quota();
   if (quota < cores) cores = static_cast<int>(std::ceil(quota));
   return std::max(1, cores);

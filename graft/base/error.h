@@ -40,8 +40,8 @@ std::string printable(std::string_view text, size_t max_bytes = 80);
 }  // namespace graft
 
 // Checks what comes from outside. The arguments are evaluated only when the check fails.
-#define GRAFT_CHECK(condition, ...)            \
-  do {                                         \
+#define GRAFT_CHECK(condition, ...)               \
+  do {                                            \
     if (!(condition)) ::graft::fail(__VA_ARGS__); \
   } while (false)
 #define GRAFT_CHECK_HINT(condition, hint, ...)               \

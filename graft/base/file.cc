@@ -17,9 +17,10 @@ namespace {
 
 [[noreturn]] void fail_errno(const std::string& path, const char* doing) {
   const int code = errno;
-  const char* hint = code == ENOENT    ? "check the path"
-                     : code == EACCES  ? "check the permissions of the file and of its folder"
-                     : code == ENOSPC || code == EDQUOT || code == EFBIG ? "free some space and run again; nothing was left half written"
+  const char* hint = code == ENOENT   ? "check the path"
+                     : code == EACCES ? "check the permissions of the file and of its folder"
+                     : code == ENOSPC || code == EDQUOT || code == EFBIG
+                         ? "free some space and run again; nothing was left half written"
                      : code == EROFS   ? "choose a folder that can be written to"
                      : code == EMFILE  ? "raise the limit of open files (ulimit -n)"
                      : code == ENOTDIR ? "a part of the path is a file, not a folder"
@@ -101,7 +102,9 @@ void MappedFile::drop(size_t offset, size_t length) const {
 }
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
-  if (is_directory(path_)) fail_hint("remove it or choose another name", "{}: is a directory, expected to write a file", path_);
+  if (is_directory(path_)) {
+    fail_hint("remove it or choose another name", "{}: is a directory, expected to write a file", path_);
+  }
   temporary_ = fmt::format("{}.tmp-{}", path_, ::getpid());
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail_errno(path_, "create");

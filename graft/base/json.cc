@@ -121,7 +121,8 @@ std::string json_kind(const Json& value) {
     case Json::value_t::null: return "null";
     case Json::value_t::object: return "an object";
     case Json::value_t::array: return "an array";
-    case Json::value_t::string: return fmt::format("the string '{}'", printable(value.get_ref<const std::string&>(), 40));
+    case Json::value_t::string:
+      return fmt::format("the string '{}'", printable(value.get_ref<const std::string&>(), 40));
     case Json::value_t::boolean: return value.get<bool>() ? "true" : "false";
     case Json::value_t::binary:  // keep_big_integers
       return "the number " + printable(std::string(value.get_binary().begin(), value.get_binary().end()), 40);

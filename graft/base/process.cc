@@ -16,8 +16,9 @@ int64_t status_bytes(const char* key) {
   long long kilobytes = 0;
   while (std::fgets(line, sizeof line, file) != nullptr) {
     if (std::strncmp(line, key, std::strlen(key)) == 0 &&
-        std::sscanf(line + std::strlen(key), " %lld", &kilobytes) == 1)
+        std::sscanf(line + std::strlen(key), " %lld", &kilobytes) == 1) {
       break;
+    }
   }
   std::fclose(file);
   return kilobytes * 1024;

@@ -31,8 +31,9 @@ inline uint64_t stream_hash(std::string_view name) {
 class RandomStream {
  public:
   RandomStream(uint64_t seed, uint64_t stream) {
-    const auto mixed = philox4x32({static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)},
-                                  {static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32), 0x67726166u, 0x74u});
+    const auto mixed =
+        philox4x32({static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)},
+                   {static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32), 0x67726166u, 0x74u});
     key_ = {mixed[0], mixed[1]};
   }
   const std::array<uint32_t, 2>& key() const { return key_; }
@@ -42,7 +43,9 @@ class RandomStream {
   }
   uint32_t word(uint64_t index, uint64_t update = 0) const { return block(index >> 2, update)[index & 3]; }
   // Uniform in [0, 1) with 24 bits (float-exact), and in [0, 1) with 53 bits.
-  float uniform(uint64_t index, uint64_t update = 0) const { return static_cast<float>(word(index, update) >> 8) * 0x1p-24f; }
+  float uniform(uint64_t index, uint64_t update = 0) const {
+    return static_cast<float>(word(index, update) >> 8) * 0x1p-24f;
+  }
   double uniform53(uint64_t index, uint64_t update = 0) const {
     const auto b = block(index, update);
     return static_cast<double>(((uint64_t{b[0]} << 32) | b[1]) >> 11) * 0x1p-53;

@@ -22,7 +22,9 @@ class ThreadPool {
   // [0, num_threads). Returns when all are done. f must not throw. Nothing is allocated.
   template <typename F>
   void parallel(int64_t num_tasks, F&& f) noexcept {
-    run(num_tasks, [](void* g, int64_t task, int worker) { (*static_cast<std::remove_reference_t<F>*>(g))(task, worker); },
+    run(
+        num_tasks,
+        [](void* g, int64_t task, int worker) { (*static_cast<std::remove_reference_t<F>*>(g))(task, worker); },
         const_cast<void*>(static_cast<const void*>(&f)));
   }
 

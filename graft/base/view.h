@@ -13,22 +13,26 @@ template <typename T, int Rank>
 class View {
  public:
   View() = default;
+  // clang-format off: version 14 joins a requires clause with what it constrains
   template <typename... Sizes>
-    requires(sizeof...(Sizes) == Rank)
-  explicit View(T* data, Sizes... sizes) : data_(data), extents_{static_cast<int64_t>(sizes)...} {
+  requires(sizeof...(Sizes) == Rank) explicit View(T* data, Sizes... sizes)
+      : data_(data), extents_{static_cast<int64_t>(sizes)...} {
     int64_t stride = 1;
     for (int i = Rank - 1; i >= 0; --i) {
       strides_[i] = stride;
       stride *= extents_[i];
     }
   }
+  // clang-format on
   View(T* data, std::array<int64_t, Rank> extents, std::array<int64_t, Rank> strides)
       : data_(data), extents_(extents), strides_(strides) {}
+  // clang-format off
   operator View<const T, Rank>() const
     requires(!std::is_const_v<T>)
   {
     return View<const T, Rank>(data_, extents_, strides_);
   }
+  // clang-format on
 
   T* data() const { return data_; }
   int64_t extent(int i) const { return extents_[i]; }

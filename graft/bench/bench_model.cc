@@ -14,12 +14,16 @@
 namespace graft {
 namespace {
 
-double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 std::vector<int32_t> random_ids(int64_t n, int64_t vocab, uint64_t seed) {
   const RandomStream stream(seed, stream_hash("bench ids"));
   std::vector<int32_t> ids;
-  for (int64_t i = 0; i < n; ++i) ids.push_back(static_cast<int32_t>(stream.uniform53(static_cast<uint64_t>(i)) * static_cast<double>(vocab)));
+  for (int64_t i = 0; i < n; ++i) {
+    ids.push_back(static_cast<int32_t>(stream.uniform53(static_cast<uint64_t>(i)) * static_cast<double>(vocab)));
+  }
   return ids;
 }
 
@@ -85,7 +89,8 @@ TrainBench bench_train(Context& context, const ModelBenchOptions& o, MachineRepo
   result.gflops = result.flops_per_step / result.median_step_seconds * 1e-9;
   result.peak_memory_bytes = peak_resident_bytes();
   machine = measure_machine(context.pool());
-  const double peak = o.compute == Compute::kBF16 && machine.bf16_dot_gflops > 0 ? machine.bf16_dot_gflops : machine.fma_gflops;
+  const double peak =
+      o.compute == Compute::kBF16 && machine.bf16_dot_gflops > 0 ? machine.bf16_dot_gflops : machine.fma_gflops;
   result.share_of_peak = peak > 0 ? result.gflops / peak : 0;
   return result;
 }
@@ -111,7 +116,9 @@ GenerateBench bench_generate(Context& context, const ModelBenchOptions& o, Machi
   result.decode_tokens_per_second = static_cast<double>(g.ids.size() - 1) / g.decode_seconds;
   // A token reads every matrix once (an untied embedding only one row), and the keys and values before it.
   for (const auto& [name, p] : model.parameters()) {
-    if (name != "model.embed_tokens.weight" || folder.config.tie_word_embeddings) result.bytes_per_token += static_cast<double>(p.weight.bytes());
+    if (name != "model.embed_tokens.weight" || folder.config.tie_word_embeddings) {
+      result.bytes_per_token += static_cast<double>(p.weight.bytes());
+    }
   }
   const double mean_length = static_cast<double>(o.max_length) + static_cast<double>(result.new_tokens) / 2;
   result.bytes_per_token += mean_length * static_cast<double>(KvCache::bytes_per_token(folder.config));

@@ -9,8 +9,9 @@ float dot(int64_t rounds) noexcept {
   const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3F803F80), y = (__m512bh)_mm512_set1_epi32(0x0D800D80);
   __m512 sum[24];
 #pragma GCC unroll 24
-  for (int i = 0; i < 24; ++i)
+  for (int i = 0; i < 24; ++i) {
     sum[i] = _mm512_set1_ps(static_cast<float>(i));  // different: equal chains would be merged
+  }
   for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 24
     for (int j = 0; j < 24; ++j) sum[j] = _mm512_dpbf16_ps(sum[j], x, y);

@@ -16,17 +16,20 @@ namespace graft {
 namespace {
 
 void print_error(const std::string& message, const std::string& hint) {
-  fmt::print(stderr, "error: {}\nhint: {}\n", message, hint.empty() ? "correct what is named above and run again" : hint);
+  fmt::print(stderr, "error: {}\nhint: {}\n", message,
+             hint.empty() ? "correct what is named above and run again" : hint);
 }
 
 int run(int argc, char** argv) {
   CLI::App app("graft: fine-tune, merge and run open language models on the machine you own.", "graft");
-  app.footer("Example:\n  graft train --model Qwen2.5-0.5B --data train.jsonl --out my-adapter\n\n"
-             "graft COMMAND --help shows a command's flags and an example.");
+  app.footer(
+      "Example:\n  graft train --model Qwen2.5-0.5B --data train.jsonl --out my-adapter\n\n"
+      "graft COMMAND --help shows a command's flags and an example.");
   app.set_version_flag("--version", version_text);
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
-  for (const auto add : {add_train, add_merge, add_generate, add_chat, add_eval, add_data, add_inspect, add_tokenize, add_detokenize, add_template, add_dump, add_init, add_bench, add_demo}) {
+  for (const auto add : {add_train, add_merge, add_generate, add_chat, add_eval, add_data, add_inspect, add_tokenize,
+                         add_detokenize, add_template, add_dump, add_init, add_bench, add_demo}) {
     add(app);
   }
   try {
@@ -43,7 +46,9 @@ int run(int argc, char** argv) {
     return app.exit(e);  // --help, --version
   } catch (const CLI::ParseError& e) {
     const std::vector<std::string> faults = usage_faults(app, e);
-    print_error(faults.size() == 1 ? faults[0] : fmt::format("{} faults:\n  {}", faults.size(), fmt::join(faults, "\n  ")), where_to_look());
+    print_error(
+        faults.size() == 1 ? faults[0] : fmt::format("{} faults:\n  {}", faults.size(), fmt::join(faults, "\n  ")),
+        where_to_look());
     return 2;
   } catch (const ExitCode& e) {
     return e.code;

@@ -9,13 +9,20 @@ namespace graft {
 namespace {
 
 Json machine_json(const MachineReport& m) {
-  return {{"cpu", m.cpu},           {"level", m.level},     {"threads", m.threads}, {"cores", m.cores}, {"fma_gflops", m.fma_gflops},
-          {"bf16_dot_gflops", m.bf16_dot_gflops}, {"read_gbps", m.read_gbps}, {"copy_gbps", m.copy_gbps}};
+  return {{"cpu", m.cpu},
+          {"level", m.level},
+          {"threads", m.threads},
+          {"cores", m.cores},
+          {"fma_gflops", m.fma_gflops},
+          {"bf16_dot_gflops", m.bf16_dot_gflops},
+          {"read_gbps", m.read_gbps},
+          {"copy_gbps", m.copy_gbps}};
 }
 
 void print_machine(const MachineReport& m) {
   fmt::print("{}; {}; {} threads of {} cores\n", m.cpu, m.level, m.threads, m.cores);
-  fmt::print("f32 FMA {:.0f} GFLOP/s; bf16 dot {:.0f} GFLOP/s; read {:.1f} GB/s; copy {:.1f} GB/s\n", m.fma_gflops, m.bf16_dot_gflops, m.read_gbps, m.copy_gbps);
+  fmt::print("f32 FMA {:.0f} GFLOP/s; bf16 dot {:.0f} GFLOP/s; read {:.1f} GB/s; copy {:.1f} GB/s\n", m.fma_gflops,
+             m.bf16_dot_gflops, m.read_gbps, m.copy_gbps);
 }
 
 struct Flags {
@@ -26,7 +33,8 @@ struct Flags {
 
 void add_machine(CLI::App& group) {
   auto flags = std::make_shared<CommonFlags>();
-  auto* command = group.add_subcommand("machine", "What this machine can do at best: multiply-adds, bf16 dot products, memory");
+  auto* command =
+      group.add_subcommand("machine", "What this machine can do at best: multiply-adds, bf16 dot products, memory");
   add_common_flags(*command, *flags);
   command->footer("Example:\n  graft bench machine --threads 1");
   command->callback([flags] {
@@ -54,12 +62,23 @@ void add_gemm(CLI::App& group, const std::string& name, const std::string& what,
     for (const GemmBenchRow& r : rows) {
       const char* compute = r.compute == Compute::kBF16 ? "bf16" : "f32";
       if (flags->json) {
-        list.push_back({{"product", r.product}, {"shape", r.shape}, {"rows", r.rows}, {"n", r.n}, {"k", r.k}, {"weights", dtype_name(r.type)},
-                        {"compute", compute}, {"threads", r.threads}, {"seconds", r.seconds}, {"gflops", r.gflops}, {"limit_share", r.share_of_peak},
-                        {"gbps", r.gbps}, {"read_share", r.share_of_read}});
+        list.push_back({{"product", r.product},
+                        {"shape", r.shape},
+                        {"rows", r.rows},
+                        {"n", r.n},
+                        {"k", r.k},
+                        {"weights", dtype_name(r.type)},
+                        {"compute", compute},
+                        {"threads", r.threads},
+                        {"seconds", r.seconds},
+                        {"gflops", r.gflops},
+                        {"limit_share", r.share_of_peak},
+                        {"gbps", r.gbps},
+                        {"read_share", r.share_of_read}});
       } else {
-        fmt::print("{} {:<28} rows {:>4} n {:>6} k {:>6} {:>4} weights {:>4}  {:>8.1f} GFLOP/s ({:>4.0f} %)  {:>6.1f} GB/s\n", r.product, r.shape, r.rows, r.n, r.k,
-                   compute, dtype_name(r.type), r.gflops, 100 * r.share_of_peak, r.gbps);
+        fmt::print(
+            "{} {:<28} rows {:>4} n {:>6} k {:>6} {:>4} weights {:>4}  {:>8.1f} GFLOP/s ({:>4.0f} %)  {:>6.1f} GB/s\n",
+            r.product, r.shape, r.rows, r.n, r.k, compute, dtype_name(r.type), r.gflops, 100 * r.share_of_peak, r.gbps);
       }
     }
     if (flags->json) fmt::print("{}\n", Json{{"machine", machine_json(machine)}, {"results", std::move(list)}}.dump());
@@ -67,13 +86,29 @@ void add_gemm(CLI::App& group, const std::string& name, const std::string& what,
 }
 
 void add_model_flags(CLI::App& command, Flags& f) {
-  command.add_option("--model", f.model.model, "Model folder (graft init makes one with random weights)")->required()->type_name("MODEL");
-  command.add_option("--batch-size", f.model.batch_size, "Rows of a step")->check(CLI::Range(1, 1 << 20))->capture_default_str()->type_name("N");
-  command.add_option("--max-length", f.model.max_length, "Tokens of a row")->check(CLI::Range(2, 1 << 20))->capture_default_str()->type_name("N");
-  command.add_option("--rank", f.model.rank, "Rank of the adapter")->check(CLI::Range(1, 4096))->capture_default_str()->type_name("N");
+  command.add_option("--model", f.model.model, "Model folder (graft init makes one with random weights)")
+      ->required()
+      ->type_name("MODEL");
+  command.add_option("--batch-size", f.model.batch_size, "Rows of a step")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str()
+      ->type_name("N");
+  command.add_option("--max-length", f.model.max_length, "Tokens of a row")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str()
+      ->type_name("N");
+  command.add_option("--rank", f.model.rank, "Rank of the adapter")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str()
+      ->type_name("N");
   command.add_option("--targets", f.model.targets, "Layers to adapt")->capture_default_str()->type_name("LIST");
-  command.add_option("--trained", f.trained, "Share of tokens with a label")->capture_default_str()->type_name("all|FRACTION");
-  command.add_option("--steps", f.model.steps, "Timed steps")->check(CLI::Range(1, 1 << 20))->capture_default_str()->type_name("N");
+  command.add_option("--trained", f.trained, "Share of tokens with a label")
+      ->capture_default_str()
+      ->type_name("all|FRACTION");
+  command.add_option("--steps", f.model.steps, "Timed steps")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str()
+      ->type_name("N");
   add_common_flags(command, f.common);
 }
 
@@ -83,7 +118,9 @@ void resolve(Flags& f) {
   if (f.trained == "all") return;
   char* end = nullptr;
   f.model.trained = std::strtod(f.trained.c_str(), &end);
-  if (*end != '\0' || !(f.model.trained > 0 && f.model.trained <= 1)) throw UsageError(fmt::format("--trained is '{}', expected all or a number in (0, 1]", f.trained));
+  if (*end != '\0' || !(f.model.trained > 0 && f.model.trained <= 1)) {
+    throw UsageError(fmt::format("--trained is '{}', expected all or a number in (0, 1]", f.trained));
+  }
 }
 
 void add_bench_train(CLI::App& group) {
@@ -97,17 +134,29 @@ void add_bench_train(CLI::App& group) {
     MachineReport machine;
     const TrainBench r = bench_train(runtime.context(), flags->model, machine);
     if (flags->common.json) {
-      fmt::print("{}\n", Json{{"tokens_per_second", r.tokens_per_second}, {"steps_per_second", r.steps_per_second}, {"step_seconds", r.median_step_seconds},
-                              {"q1_seconds", r.q1}, {"q3_seconds", r.q3}, {"tokens_per_step", r.tokens_per_step}, {"steps", r.steps},
-                              {"gflops", r.gflops}, {"limit_share", r.share_of_peak}, {"load_seconds", r.load_seconds}, {"loss", r.loss},
-                              {"peak_memory_bytes", r.peak_memory_bytes}, {"dtype", compute_name(flags->model.compute)}, {"machine", machine_json(machine)}}
-                            .dump());
+      fmt::print("{}\n", Json{{"tokens_per_second", r.tokens_per_second},
+                              {"steps_per_second", r.steps_per_second},
+                              {"step_seconds", r.median_step_seconds},
+                              {"q1_seconds", r.q1},
+                              {"q3_seconds", r.q3},
+                              {"tokens_per_step", r.tokens_per_step},
+                              {"steps", r.steps},
+                              {"gflops", r.gflops},
+                              {"limit_share", r.share_of_peak},
+                              {"load_seconds", r.load_seconds},
+                              {"loss", r.loss},
+                              {"peak_memory_bytes", r.peak_memory_bytes},
+                              {"dtype", compute_name(flags->model.compute)},
+                              {"machine", machine_json(machine)}}
+                             .dump());
       return;
     }
     print_machine(machine);
-    fmt::print("{}: {:.0f} tokens/s, {:.3f} s a step ({:.3f} to {:.3f}), {:.0f} GFLOP/s = {:.0f} % of the limit, peak memory {}, loaded in {:.2f} s\n",
-               compute_name(flags->model.compute), r.tokens_per_second, r.median_step_seconds, r.q1, r.q3, r.gflops, 100 * r.share_of_peak,
-               memory_text(r.peak_memory_bytes), r.load_seconds);
+    fmt::print(
+        "{}: {:.0f} tokens/s, {:.3f} s a step ({:.3f} to {:.3f}), {:.0f} GFLOP/s = {:.0f} % of the limit, peak memory "
+        "{}, loaded in {:.2f} s\n",
+        compute_name(flags->model.compute), r.tokens_per_second, r.median_step_seconds, r.q1, r.q3, r.gflops,
+        100 * r.share_of_peak, memory_text(r.peak_memory_bytes), r.load_seconds);
   });
 }
 
@@ -122,17 +171,26 @@ void add_bench_generate(CLI::App& group) {
     MachineReport machine;
     const GenerateBench r = bench_generate(runtime.context(), flags->model, machine);
     if (flags->common.json) {
-      fmt::print("{}\n", Json{{"prefill_tokens_per_second", r.prefill_tokens_per_second}, {"decode_tokens_per_second", r.decode_tokens_per_second},
-                              {"prompt_tokens", r.prompt_tokens}, {"new_tokens", r.new_tokens}, {"bytes_per_token", r.bytes_per_token}, {"gbps", r.gbps},
-                              {"limit_share", r.share_of_read}, {"load_seconds", r.load_seconds}, {"peak_memory_bytes", r.peak_memory_bytes},
-                              {"dtype", compute_name(flags->model.compute)}, {"machine", machine_json(machine)}}
-                            .dump());
+      fmt::print("{}\n", Json{{"prefill_tokens_per_second", r.prefill_tokens_per_second},
+                              {"decode_tokens_per_second", r.decode_tokens_per_second},
+                              {"prompt_tokens", r.prompt_tokens},
+                              {"new_tokens", r.new_tokens},
+                              {"bytes_per_token", r.bytes_per_token},
+                              {"gbps", r.gbps},
+                              {"limit_share", r.share_of_read},
+                              {"load_seconds", r.load_seconds},
+                              {"peak_memory_bytes", r.peak_memory_bytes},
+                              {"dtype", compute_name(flags->model.compute)},
+                              {"machine", machine_json(machine)}}
+                             .dump());
       return;
     }
     print_machine(machine);
-    fmt::print("{}: prefill {:.0f} tokens/s, decoding {:.1f} tokens/s = {:.1f} GB/s, {:.0f} % of the read bandwidth; peak memory {}, loaded in {:.2f} s\n",
-               compute_name(flags->model.compute), r.prefill_tokens_per_second, r.decode_tokens_per_second, r.gbps, 100 * r.share_of_read,
-               memory_text(r.peak_memory_bytes), r.load_seconds);
+    fmt::print(
+        "{}: prefill {:.0f} tokens/s, decoding {:.1f} tokens/s = {:.1f} GB/s, {:.0f} % of the read bandwidth; peak "
+        "memory {}, loaded in {:.2f} s\n",
+        compute_name(flags->model.compute), r.prefill_tokens_per_second, r.decode_tokens_per_second, r.gbps,
+        100 * r.share_of_read, memory_text(r.peak_memory_bytes), r.load_seconds);
   });
 }
 

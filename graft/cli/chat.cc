@@ -126,17 +126,19 @@ class Dialogue {
       while (shared < cached_.size() && shared + 1 < prompt.size() && cached_[shared] == prompt[shared]) ++shared;
       cache_->set_length(static_cast<int64_t>(std::min<size_t>(shared, static_cast<size_t>(cache_->length()))));
       stop_requested = false;
-      const Generated g = generate(session_.engine(), &session_.tokenizer(), prompt, flags_.options, turn_++,
-                                   [](std::string_view piece) {
-                                     fmt::print("{}", piece);
-                                     std::fflush(stdout);
-                                     return !stop_requested.load();
-                                   },
-                                   cache_.get());
+      const Generated g = generate(
+          session_.engine(), &session_.tokenizer(), prompt, flags_.options, turn_++,
+          [](std::string_view piece) {
+            fmt::print("{}", piece);
+            std::fflush(stdout);
+            return !stop_requested.load();
+          },
+          cache_.get());
       fmt::print("{}\n", g.finish_reason == "cancelled" ? " …" : "");
       std::fflush(stdout);
       if (terminal && !flags_.common.quiet && g.decode_seconds > 0) {
-        fmt::print(stderr, "\x1b[2m{} tokens, {:.1f} tokens/s\x1b[0m\n", g.ids.size(), static_cast<double>(g.ids.size()) / g.decode_seconds);
+        fmt::print(stderr, "\x1b[2m{} tokens, {:.1f} tokens/s\x1b[0m\n", g.ids.size(),
+                   static_cast<double>(g.ids.size()) / g.decode_seconds);
       }
       cached_ = prompt;
       cached_.insert(cached_.end(), g.ids.begin(), g.ids.end());
@@ -161,7 +163,9 @@ class Dialogue {
     std::getline(words >> std::ws, path);
     if (verb.empty()) {
       if (session_.adapter_names().empty()) fmt::print("no adapter is loaded\n");
-      for (const std::string& loaded : session_.adapter_names()) fmt::print("{} {}\n", session_.active_adapter() == loaded ? "*" : " ", loaded);
+      for (const std::string& loaded : session_.adapter_names()) {
+        fmt::print("{} {}\n", session_.active_adapter() == loaded ? "*" : " ", loaded);
+      }
       return;
     }
     if (verb == "load" && !path.empty()) {

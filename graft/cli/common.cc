@@ -24,7 +24,9 @@ void on_signal(int number) {
 }  // namespace
 
 void add_common_flags(CLI::App& command, CommonFlags& flags, bool with_json) {
-  command.add_option("--threads", flags.threads, "Threads (default: the cores this process may use)")->check(CLI::Range(1, 1024))->type_name("N");
+  command.add_option("--threads", flags.threads, "Threads (default: the cores this process may use)")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N");
   command.add_option("--seed", flags.seed, "Names every random draw")->capture_default_str()->type_name("N");
   command.add_option("--dtype", flags.dtype, "Compute and activation type; auto takes what this machine does fastest")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))

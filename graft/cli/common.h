@@ -1,12 +1,11 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <atomic>
 #include <memory>
 #include <string>
-
-#include <fmt/format.h>
 
 #include "graft/kernels/context.h"
 #include "graft/kernels/gemm.h"

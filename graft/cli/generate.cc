@@ -11,7 +11,11 @@ double rate(int64_t tokens, double seconds) { return seconds > 0 ? static_cast<d
 
 Json generated_json(const Generated& g) {
   const auto new_tokens = static_cast<int64_t>(g.ids.size());
-  Json out = {{"text", g.text}, {"ids", g.ids}, {"prompt_tokens", g.prompt_tokens}, {"completion_tokens", new_tokens}, {"finish_reason", g.finish_reason}};
+  Json out = {{"text", g.text},
+              {"ids", g.ids},
+              {"prompt_tokens", g.prompt_tokens},
+              {"completion_tokens", new_tokens},
+              {"finish_reason", g.finish_reason}};
   if (!g.logprobs.empty()) {
     Json list = Json::array();
     for (const TokenLogprob& t : g.logprobs) {
@@ -27,20 +31,25 @@ Json generated_json(const Generated& g) {
 }
 
 std::vector<int32_t> prompt_of(const Session& session, const Json& line, const std::string& system) {
-  const int kinds = static_cast<int>(line.contains("prompt")) + static_cast<int>(line.contains("messages")) + static_cast<int>(line.contains("ids"));
+  const int kinds = static_cast<int>(line.contains("prompt")) + static_cast<int>(line.contains("messages")) +
+                    static_cast<int>(line.contains("ids"));
   GRAFT_CHECK(kinds == 1, "a line holds one of prompt, messages and ids; this one has {}", kinds);
   if (line.contains("ids")) {
-    GRAFT_CHECK(line["ids"].is_array() && std::all_of(line["ids"].begin(), line["ids"].end(), [](const Json& id) { return id.is_number_integer(); }),
+    GRAFT_CHECK(line["ids"].is_array() && std::all_of(line["ids"].begin(), line["ids"].end(),
+                                                      [](const Json& id) { return id.is_number_integer(); }),
                 "'ids' is {}, expected a list of token ids", json_kind(line["ids"]));
     std::vector<int32_t> ids;
     for (const Json& id : line["ids"]) {
       const auto value = id.get<int64_t>();
-      GRAFT_CHECK(value >= 0 && value < session.config().vocab_size, "'ids' holds {}, expected 0 to {}", value, session.config().vocab_size - 1);
+      GRAFT_CHECK(value >= 0 && value < session.config().vocab_size, "'ids' holds {}, expected 0 to {}", value,
+                  session.config().vocab_size - 1);
       ids.push_back(static_cast<int32_t>(value));
     }
     return ids;
   }
-  if (line.contains("messages")) return session.encode_messages(line["messages"], line.contains("tools") ? line["tools"] : Json());
+  if (line.contains("messages")) {
+    return session.encode_messages(line["messages"], line.contains("tools") ? line["tools"] : Json());
+  }
   GRAFT_CHECK(line["prompt"].is_string(), "'prompt' is {}, expected a string", json_kind(line["prompt"]));
   return session.encode_prompt(line["prompt"].get<std::string>(), system);
 }
@@ -61,13 +70,16 @@ void print_answer(const Flags& f, const Generated& g, bool streamed) {
   }
   std::fflush(stdout);
   if (!f.common.quiet && !f.common.json) {
-    fmt::print(stderr, "prompt {} tokens, {:.1f} tokens/s; answer {} tokens, {:.1f} tokens/s; {}\n", g.prompt_tokens, rate(g.prompt_tokens, g.prefill_seconds),
-               g.ids.size(), rate(static_cast<int64_t>(g.ids.size()) - 1, g.decode_seconds), g.finish_reason);
+    fmt::print(stderr, "prompt {} tokens, {:.1f} tokens/s; answer {} tokens, {:.1f} tokens/s; {}\n", g.prompt_tokens,
+               rate(g.prompt_tokens, g.prefill_seconds), g.ids.size(),
+               rate(static_cast<int64_t>(g.ids.size()) - 1, g.decode_seconds), g.finish_reason);
   }
 }
 
 void run_generate(Flags& f) {
-  if ((f.command->count("--prompt") > 0) == !f.file.empty()) throw UsageError("give one of --prompt TEXT and --file PROMPTS.jsonl");
+  if ((f.command->count("--prompt") > 0) == !f.file.empty()) {
+    throw UsageError("give one of --prompt TEXT and --file PROMPTS.jsonl");
+  }
   Runtime runtime(f.common);
   install_signal_handlers();
   f.options.use_cache = !f.no_cache;
@@ -109,10 +121,13 @@ void add_generate(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   add_generate_flags(*command, *flags);
   command->add_option("--prompt", flags->prompt, "The prompt")->type_name("TEXT");
-  command->add_option("--file", flags->file, "Lines with prompt, messages or ids; - is standard input")->type_name("PROMPTS.jsonl");
+  command->add_option("--file", flags->file, "Lines with prompt, messages or ids; - is standard input")
+      ->type_name("PROMPTS.jsonl");
   command->add_flag("--stream", flags->stream, "Show the text as it comes");
   command->add_flag("--no-cache", flags->no_cache, "Compute every token from the start; the answer is the same");
-  command->add_option("--logprobs", flags->logprobs, "Log-probabilities of each token and its N likeliest alternatives")->check(CLI::Range(0, 1000))->type_name("N");
+  command->add_option("--logprobs", flags->logprobs, "Log-probabilities of each token and its N likeliest alternatives")
+      ->check(CLI::Range(0, 1000))
+      ->type_name("N");
   command->footer("Example:\n  graft generate Qwen2.5-0.5B-Instruct --prompt 'Why is the sky blue?' --stream");
   command->callback([flags] { run_generate(*flags); });
 }

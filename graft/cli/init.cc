@@ -13,10 +13,16 @@ void add_init(CLI::App& app) {
     InitConfig config;
   };
   auto flags = std::make_shared<Flags>();
-  command->add_option("--config", flags->config.config, "config.json of any family, or a folder that holds one")->required()->type_name("FILE");
+  command->add_option("--config", flags->config.config, "config.json of any family, or a folder that holds one")
+      ->required()
+      ->type_name("FILE");
   command->add_option("--out", flags->config.out, "Folder to create")->required()->type_name("DIR");
-  command->add_option("--tokenizer", flags->config.tokenizer, "Folder whose tokenizer files are copied")->type_name("DIR");
-  command->add_option("--init", flags->config.init, "range: N(0, initializer_range); fan_in: N(0, 2/fan_in) (default: the family's)")->check(CLI::IsMember({"fan_in", "range"}));
+  command->add_option("--tokenizer", flags->config.tokenizer, "Folder whose tokenizer files are copied")
+      ->type_name("DIR");
+  command
+      ->add_option("--init", flags->config.init,
+                   "range: N(0, initializer_range); fan_in: N(0, 2/fan_in) (default: the family's)")
+      ->check(CLI::IsMember({"fan_in", "range"}));
   command->add_flag("--overwrite", flags->config.overwrite, "Write into a folder that is not empty");
   add_common_flags(*command, flags->common);
   command->footer("Example:\n  graft init --config config.json --tokenizer Qwen2.5-0.5B --seed 1 --out fresh");

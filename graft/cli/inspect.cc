@@ -13,24 +13,35 @@ std::string shape_of(const Json& shape) {
 }
 
 void print_text(const Json& info) {
-  const auto word = [&](const char* key) { return info.contains(key) ? info[key].is_string() ? info[key].get<std::string>() : info[key].dump() : ""; };
-  fmt::print("{}{}, {} parameters\n", word("kind"), info.contains("family") && info["family"].is_string() ? " of family " + word("family") : "",
+  const auto word = [&](const char* key) {
+    return info.contains(key) ? info[key].is_string() ? info[key].get<std::string>() : info[key].dump() : "";
+  };
+  fmt::print("{}{}, {} parameters\n", word("kind"),
+             info.contains("family") && info["family"].is_string() ? " of family " + word("family") : "",
              info.contains("parameters") ? count_text(info["parameters"].get<int64_t>()) : "?");
   for (const auto& [key, value] : info.items()) {
-    if (key == "kind" || key == "family" || key == "parameters" || key == "tensors" || key == "odd" || key == "modules") continue;
+    if (key == "kind" || key == "family" || key == "parameters" || key == "tensors" || key == "odd" ||
+        key == "modules") {
+      continue;
+    }
     fmt::print("  {:<12} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
   }
   if (info.contains("odd")) {
-    for (const Json& odd : info["odd"]) fmt::print("  odd: {}\n", odd.is_string() ? odd.get<std::string>() : odd.dump());
+    for (const Json& odd : info["odd"]) {
+      fmt::print("  odd: {}\n", odd.is_string() ? odd.get<std::string>() : odd.dump());
+    }
   }
   if (!info.contains("tensors")) return;
-  for (const Json& t : info["tensors"]) fmt::print("{:<72} {:<6} {}\n", t["name"].get<std::string>(), t["dtype"].get<std::string>(), shape_of(t["shape"]));
+  for (const Json& t : info["tensors"]) {
+    fmt::print("{:<72} {:<6} {}\n", t["name"].get<std::string>(), t["dtype"].get<std::string>(), shape_of(t["shape"]));
+  }
 }
 
 }  // namespace
 
 void add_inspect(CLI::App& app) {
-  auto* command = app.add_subcommand("inspect", "Show what a model, adapter, checkpoint or tensor file holds, from headers only");
+  auto* command =
+      app.add_subcommand("inspect", "Show what a model, adapter, checkpoint or tensor file holds, from headers only");
   struct Flags {
     CommonFlags common;
     std::string path;

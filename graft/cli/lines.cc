@@ -10,7 +10,8 @@
 namespace graft {
 
 std::vector<ParsedLine> read_lines(const std::string& path) {
-  const std::string text = path == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : read_file(path, size_t{4} << 30);
+  const std::string text =
+      path == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : read_file(path, size_t{4} << 30);
   std::vector<ParsedLine> lines;
   size_t begin = 0;
   for (int64_t number = 1; begin < text.size(); ++number) {
@@ -24,7 +25,8 @@ std::vector<ParsedLine> read_lines(const std::string& path) {
       limits.allow_duplicate_keys = true;
       limits.keep_big_integers = true;  // tool-call arguments reach the template digit by digit
       parsed.value = parse_json(line, fmt::format("{}:{}", path, number), limits);
-      GRAFT_CHECK(parsed.value.is_object(), "{}:{}: the line is {}, expected an object", path, number, json_kind(parsed.value));
+      GRAFT_CHECK(parsed.value.is_object(), "{}:{}: the line is {}, expected an object", path, number,
+                  json_kind(parsed.value));
     } catch (const Error& e) {
       parsed.error = e.what();
     }

@@ -9,15 +9,18 @@ namespace graft {
 namespace {
 
 std::string text_field(const Json& line, const char* name) {
-  GRAFT_CHECK(line.contains(name) && line[name].is_string(), "'{}' is {}, expected a string", name, line.contains(name) ? json_kind(line[name]) : "missing");
+  GRAFT_CHECK(line.contains(name) && line[name].is_string(), "'{}' is {}, expected a string", name,
+              line.contains(name) ? json_kind(line[name]) : "missing");
   return line[name].get<std::string>();
 }
 
 std::vector<int32_t> ids_field(const Json& line) {
-  GRAFT_CHECK(line.contains("ids") && line["ids"].is_array(), "'ids' is {}, expected a list of numbers", line.contains("ids") ? json_kind(line["ids"]) : "missing");
+  GRAFT_CHECK(line.contains("ids") && line["ids"].is_array(), "'ids' is {}, expected a list of numbers",
+              line.contains("ids") ? json_kind(line["ids"]) : "missing");
   std::vector<int32_t> ids;
   for (const Json& id : line["ids"]) {
-    GRAFT_CHECK(id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() <= INT32_MAX, "'ids' holds {}, expected a token id", json_kind(id));
+    GRAFT_CHECK(id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() <= INT32_MAX,
+                "'ids' holds {}, expected a token id", json_kind(id));
     ids.push_back(id.get<int32_t>());
   }
   return ids;
@@ -41,7 +44,9 @@ Json spans_json(const std::vector<std::pair<int64_t, int64_t>>& spans) {
 Json other_variables(const Json& line) {
   Json variables = Json::object();
   for (const auto& [key, value] : line.items()) {
-    if (key != "messages" && key != "tools" && key != "add_generation_prompt" && key != "continue_final_message") variables[key] = value;
+    if (key != "messages" && key != "tools" && key != "add_generation_prompt" && key != "continue_final_message") {
+      variables[key] = value;
+    }
   }
   return variables;
 }
@@ -50,7 +55,9 @@ Json render_line(const ChatFormat& format, const Tokenizer* tokenizer, const Jso
   ChatOptions options;
   if (line.contains("tools")) options.tools = line["tools"];
   options.variables = other_variables(line);
-  const auto flag = [&](const char* name) { return line.contains(name) && line[name].is_boolean() && line[name].get<bool>(); };
+  const auto flag = [&](const char* name) {
+    return line.contains(name) && line[name].is_boolean() && line[name].get<bool>();
+  };
   options.add_generation_prompt = flag("add_generation_prompt");
   options.continue_final_message = flag("continue_final_message");
   const Json messages = line.contains("messages") ? line["messages"] : Json();
@@ -78,7 +85,9 @@ void add_tokenize(CLI::App& app) {
   };
   auto flags = std::make_shared<Flags>();
   command->add_option("model", flags->model, "Folder with tokenizer.json")->required()->type_name("MODEL");
-  command->add_option("--file", flags->file, "Lines {\"text\"} or {\"a\", \"b\"}; - is standard input")->required()->type_name("IN.jsonl");
+  command->add_option("--file", flags->file, "Lines {\"text\"} or {\"a\", \"b\"}; - is standard input")
+      ->required()
+      ->type_name("IN.jsonl");
   command->add_flag("--no-special", flags->no_special, "Add no special tokens (BOS and the like)");
   add_common_flags(*command, flags->common);
   command->footer("Example:\n  echo '{\"text\": \"Hello\"}' | graft tokenize Qwen2.5-0.5B --file -");
@@ -88,7 +97,9 @@ void add_tokenize(CLI::App& app) {
     EncodeOptions options;
     options.add_special_tokens = !flags->no_special;
     answer_lines(flags->file, [&](const Json& line, int64_t) {
-      if (line.contains("a") || line.contains("b")) return encoding_json(tokenizer.encode_pair(text_field(line, "a"), text_field(line, "b"), options), true);
+      if (line.contains("a") || line.contains("b")) {
+        return encoding_json(tokenizer.encode_pair(text_field(line, "a"), text_field(line, "b"), options), true);
+      }
       return encoding_json(tokenizer.encode(text_field(line, "text"), options), false);
     });
   });
@@ -134,21 +145,30 @@ void add_template(CLI::App& app) {
     bool tokens = false;
   };
   auto flags = std::make_shared<Flags>();
-  command->add_option("model", flags->model, "Model folder or a .jinja file")->required()->type_name("MODEL|FILE.jinja");
-  command->add_option("--file", flags->file, "Lines {\"messages\", …}; - is standard input")->required()->type_name("IN.jsonl");
+  command->add_option("model", flags->model, "Model folder or a .jinja file")
+      ->required()
+      ->type_name("MODEL|FILE.jinja");
+  command->add_option("--file", flags->file, "Lines {\"messages\", …}; - is standard input")
+      ->required()
+      ->type_name("IN.jsonl");
   command->add_flag("--tokens", flags->tokens, "Add token ids and the assistant's mask (model folders only)");
   command->add_option("--template-arg", flags->args, "Variable for the template (repeatable)")->type_name("K=V");
   add_common_flags(*command, flags->common);
-  command->footer("Example:\n  echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}' | graft template Qwen2.5-0.5B-Instruct --file -");
+  command->footer(
+      "Example:\n  echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}' | graft template "
+      "Qwen2.5-0.5B-Instruct --file -");
   command->callback([flags] {
     const Runtime runtime(flags->common);
     const bool folder = is_directory(flags->model);
     if (flags->tokens && !folder) throw UsageError("--tokens needs a model folder, not a template file");
-    ChatFormat format = folder ? ChatFormat::load(flags->model) : ChatFormat::from_template(read_file(flags->model, size_t{16} << 20), flags->model);
+    ChatFormat format = folder ? ChatFormat::load(flags->model)
+                               : ChatFormat::from_template(read_file(flags->model, size_t{16} << 20), flags->model);
     format.set_template_args(flags->args);
     std::optional<Tokenizer> tokenizer;
     if (flags->tokens) tokenizer = Tokenizer::load(flags->model);
-    answer_lines(flags->file, [&](const Json& line, int64_t) { return render_line(format, tokenizer ? &*tokenizer : nullptr, line); });
+    answer_lines(flags->file, [&](const Json& line, int64_t) {
+      return render_line(format, tokenizer ? &*tokenizer : nullptr, line);
+    });
   });
 }
 

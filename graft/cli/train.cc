@@ -1,5 +1,3 @@
-#include "graft/train/trainer.h"
-
 #include <unistd.h>
 
 #include <cmath>
@@ -9,6 +7,7 @@
 #include "graft/base/json.h"
 #include "graft/base/process.h"
 #include "graft/cli/common.h"
+#include "graft/train/trainer.h"
 
 namespace graft {
 namespace {
@@ -26,17 +25,21 @@ void add_field(CLI::App& command, TrainConfig& config, const TrainField& field) 
   std::string help(field.help);
   CLI::Option* option = nullptr;
   if (std::holds_alternative<bool TrainConfig::*>(field.member)) {
-    option = command.add_flag_function(flag, [set](int64_t) { set("true"); }, help);
+    option = command.add_flag_function(
+        flag, [set](int64_t) { set("true"); }, help);
   } else if (std::holds_alternative<std::optional<std::string> TrainConfig::*>(field.member)) {
-    option = command.add_option_function<std::vector<std::string>>(flag, [set](const std::vector<std::string>& v) { set(v.empty() ? "" : v.back()); }, help)
+    option = command
+                 .add_option_function<std::vector<std::string>>(
+                     flag, [set](const std::vector<std::string>& v) { set(v.empty() ? "" : v.back()); }, help)
                  ->expected(0, 1);
   } else {
     const bool list = std::holds_alternative<std::vector<std::string> TrainConfig::*>(field.member);
-    option = command.add_option_function<std::vector<std::string>>(flag,
-                                                                   [set](const std::vector<std::string>& values) {
-                                                                     for (const std::string& value : values) set(value);
-                                                                   },
-                                                                   help);
+    option = command.add_option_function<std::vector<std::string>>(
+        flag,
+        [set](const std::vector<std::string>& values) {
+          for (const std::string& value : values) set(value);
+        },
+        help);
     list ? option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll) : option->expected(1);
   }
   std::string type(field.choices.empty() ? field.value : field.choices);
@@ -45,13 +48,15 @@ void add_field(CLI::App& command, TrainConfig& config, const TrainField& field) 
 }
 
 void print_plan(const TrainPlan& plan, const TrainConfig& config, bool dry) {
-  fmt::print(stderr, "{} rows, {} tokens, {} of them trained; longest row {}; {} updates{}\n", count_text(plan.rows), count_text(plan.tokens),
-             count_text(plan.trained_tokens), count_text(plan.longest), count_text(plan.steps),
+  fmt::print(stderr, "{} rows, {} tokens, {} of them trained; longest row {}; {} updates{}\n", count_text(plan.rows),
+             count_text(plan.tokens), count_text(plan.trained_tokens), count_text(plan.longest), count_text(plan.steps),
              plan.valid_rows > 0 ? fmt::format("; {} rows to validate", count_text(plan.valid_rows)) : "");
-  fmt::print(stderr, "trainable params: {} || all params: {} || trainable%: {:.4f}\n", count_text(plan.trainable_parameters),
-             count_text(plan.model_parameters), 100.0 * static_cast<double>(plan.trainable_parameters) / static_cast<double>(plan.model_parameters));
-  fmt::print(stderr, "compute {}; peak memory {} (forecast){}\n", plan.dtype, memory_text(plan.forecast_memory_bytes),
-             plan.recompute_every > 0 ? fmt::format("; activations recomputed every {} layers", plan.recompute_every) : "");
+  fmt::print(stderr, "trainable params: {} || all params: {} || trainable%: {:.4f}\n",
+             count_text(plan.trainable_parameters), count_text(plan.model_parameters),
+             100.0 * static_cast<double>(plan.trainable_parameters) / static_cast<double>(plan.model_parameters));
+  fmt::print(
+      stderr, "compute {}; peak memory {} (forecast){}\n", plan.dtype, memory_text(plan.forecast_memory_bytes),
+      plan.recompute_every > 0 ? fmt::format("; activations recomputed every {} layers", plan.recompute_every) : "");
   if (!dry) return;
   for (const std::string& preview : plan.previews) fmt::print(stderr, "\n{}\n", preview);
   if (plan.seconds > 0) fmt::print(stderr, "\nestimated time {}\n", duration_text(plan.seconds));
@@ -59,8 +64,9 @@ void print_plan(const TrainPlan& plan, const TrainConfig& config, bool dry) {
 }
 
 Json plan_json(const TrainPlan& plan) {
-  return {{"rows", plan.rows},   {"tokens", plan.tokens}, {"trained_tokens", plan.trained_tokens}, {"longest", plan.longest},
-          {"steps", plan.steps}, {"forecast_memory_bytes", plan.forecast_memory_bytes}, {"seconds", plan.seconds}};
+  return {{"rows", plan.rows},       {"tokens", plan.tokens}, {"trained_tokens", plan.trained_tokens},
+          {"longest", plan.longest}, {"steps", plan.steps},   {"forecast_memory_bytes", plan.forecast_memory_bytes},
+          {"seconds", plan.seconds}};
 }
 
 Json result_json(const TrainResult& r) {
@@ -80,7 +86,8 @@ void run_train(TrainConfig& config) {
     read_train_toml(config, config.config);
   } else {  // the command line alone shows what is missing; a checkpoint brings its run's settings
     std::string missing;
-    for (const auto& [flag, value] : {std::pair{"--model", &config.model}, {"--data", &config.data}, {"--out", &config.out}}) {
+    for (const auto& [flag, value] :
+         {std::pair{"--model", &config.model}, {"--data", &config.data}, {"--out", &config.out}}) {
       const bool brought = config.resume && (flag != std::string_view("--out") || !config.resume->empty());
       if (value->empty() && !brought) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", flag);
     }
@@ -111,13 +118,14 @@ void run_train(TrainConfig& config) {
         fmt::print(stderr, "\r\x1b[2K{}", progress_line(progress));
         if (progress.metrics.step == progress.num_steps) fmt::print(stderr, "\n");
         std::fflush(stderr);
-      } else if (progress.metrics.step % 10 == 0 || progress.metrics.step == 1 || progress.metrics.step == progress.num_steps) {
+      } else if (progress.metrics.step % 10 == 0 || progress.metrics.step == 1 ||
+                 progress.metrics.step == progress.num_steps) {
         fmt::print(stderr, "{}\n", progress_line(progress));
       }
     };
     events.evaluated = [terminal](const EvalMetrics& m) {
-      fmt::print(stderr, "{}step {:>6}  eval loss {:.4f}  ({} tokens, {})\n", terminal ? "\r\x1b[2K" : "", m.step, m.eval_loss, count_text(m.eval_tokens),
-                 duration_text(m.eval_runtime));
+      fmt::print(stderr, "{}step {:>6}  eval loss {:.4f}  ({} tokens, {})\n", terminal ? "\r\x1b[2K" : "", m.step,
+                 m.eval_loss, count_text(m.eval_tokens), duration_text(m.eval_runtime));
     };
     events.note = [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
   }
@@ -126,8 +134,10 @@ void run_train(TrainConfig& config) {
   if (result.interrupted) throw Interrupted(result.message);
   if (!quiet) {
     if (!result.message.empty()) fmt::print(stderr, "{}\n", result.message);
-    fmt::print(stderr, "{} updates in {}, {} tokens/s, peak memory {} (forecast {})\n{} written: adapter and report.html\n", count_text(result.steps),
-               duration_text(result.seconds), count_text(static_cast<int64_t>(result.tokens_per_second)), memory_text(result.peak_memory_bytes),
+    fmt::print(stderr,
+               "{} updates in {}, {} tokens/s, peak memory {} (forecast {})\n{} written: adapter and report.html\n",
+               count_text(result.steps), duration_text(result.seconds),
+               count_text(static_cast<int64_t>(result.tokens_per_second)), memory_text(result.peak_memory_bytes),
                memory_text(result.forecast_memory_bytes), result.adapter);
   }
 }
@@ -138,8 +148,9 @@ void add_train(CLI::App& app) {
   auto* command = app.add_subcommand("train", "Fine-tune a model with LoRA, or train all its weights");
   auto config = std::make_shared<TrainConfig>();
   for (const TrainField& field : train_fields()) add_field(*command, *config, field);
-  command->footer("Example:\n  graft train --model Qwen2.5-0.5B-Instruct --data train.jsonl --valid 5% --out my-adapter\n"
-                  "  graft train --model Qwen2.5-0.5B-Instruct --data train.jsonl --out my-adapter --dry-run");
+  command->footer(
+      "Example:\n  graft train --model Qwen2.5-0.5B-Instruct --data train.jsonl --valid 5% --out my-adapter\n"
+      "  graft train --model Qwen2.5-0.5B-Instruct --data train.jsonl --out my-adapter --dry-run");
   command->callback([config] { run_train(*config); });
 }
 

@@ -1,8 +1,8 @@
 #include "graft/cli/usage.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "graft/base/error.h"
 #include "graft/base/strings.h"
@@ -28,13 +28,17 @@ std::string unknown(const CLI::App& command, const std::string& argument) {
     const std::string flag = argument.substr(0, argument.find('='));
     const std::string name = flag.substr(std::min(flag.find_first_not_of('-'), flag.size()));
     const std::string near = nearest_name(name, flag_names(command));
-    return fmt::format("unknown flag '{}'{}", printable(argument), near.empty() ? "" : fmt::format("; did you mean --{}?", near));
+    return fmt::format("unknown flag '{}'{}", printable(argument),
+                       near.empty() ? "" : fmt::format("; did you mean --{}?", near));
   }
   std::vector<std::string_view> commands;
-  for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; })) commands.push_back(sub->get_name());
+  for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; })) {
+    commands.push_back(sub->get_name());
+  }
   if (commands.empty()) return fmt::format("unexpected argument '{}'", printable(argument));
   const std::string near = nearest_name(argument, commands);
-  return fmt::format("unknown command '{}'{}", printable(argument), near.empty() ? "" : fmt::format("; did you mean {}?", near));
+  return fmt::format("unknown command '{}'{}", printable(argument),
+                     near.empty() ? "" : fmt::format("; did you mean {}?", near));
 }
 
 }  // namespace
@@ -51,7 +55,8 @@ std::vector<std::string> usage_faults(CLI::App& app, const CLI::ParseError& firs
   };
   CLI::App& command = innermost(app);
   const std::vector<std::string> rest = app.remaining(true);
-  const bool generic = dynamic_cast<const CLI::ExtrasError*>(&first) != nullptr || (dynamic_cast<const CLI::RequiredError*>(&first) != nullptr && !rest.empty());
+  const bool generic = dynamic_cast<const CLI::ExtrasError*>(&first) != nullptr ||
+                       (dynamic_cast<const CLI::RequiredError*>(&first) != nullptr && !rest.empty());
   if (!generic) add(first.what());
   for (CLI::Option* option : command.get_options()) {
     if (option->count() == 0) {

@@ -17,8 +17,9 @@ namespace {
 std::vector<float> transpose(const std::vector<float>& x, int64_t rows, int64_t columns) {
   std::vector<float> y(x.size());
   for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < columns; ++j)
+    for (int64_t j = 0; j < columns; ++j) {
       y[static_cast<size_t>(j * rows + i)] = x[static_cast<size_t>(i * columns + j)];
+    }
   }
   return y;
 }
@@ -73,8 +74,9 @@ class Loader {
           fmt::format("tensor '{}' is extra: {}", printable(any->name, 200),
                       in_base ? "target_modules and layers do not choose its module" : "the model has no such module"));
     }
-    for (const std::string& name : header_.foreign)
+    for (const std::string& name : header_.foreign) {
       add_fault(fmt::format("tensor '{}' is extra: it is not part of a LoRA adapter", printable(name, 200)));
+    }
     load_saved(adapter);
     return adapter;
   }

@@ -77,8 +77,9 @@ std::string full_path(const std::string& module) {
   const bool bare =
       before.find_first_not_of("0123456789", before.rfind('.') + 1) == std::string::npos;  // "model.layers.3"
   if (!bare) return path;
-  if (last == "q_proj" || last == "k_proj" || last == "v_proj" || last == "o_proj")
+  if (last == "q_proj" || last == "k_proj" || last == "v_proj" || last == "o_proj") {
     return before + ".self_attn." + last;
+  }
   if (last == "gate_proj" || last == "up_proj" || last == "down_proj") return before + ".mlp." + last;
   return path;
 }
@@ -88,8 +89,9 @@ int64_t layer_number(std::string_view path) {
   if (at == std::string_view::npos) return -1;
   int64_t layer = 0;
   size_t i = at + 7, digits = 0;
-  for (; i < path.size() && path[i] >= '0' && path[i] <= '9' && digits < 9; ++i, ++digits)
+  for (; i < path.size() && path[i] >= '0' && path[i] <= '9' && digits < 9; ++i, ++digits) {
     layer = layer * 10 + (path[i] - '0');
+  }
   return digits > 0 && i < path.size() && path[i] == '.' ? layer : -1;
 }
 
@@ -257,8 +259,9 @@ AdapterHeader read_adapter_header(const std::string& path) {
     const TensorInfo*& slot = parsed.part == Part::kMagnitude                               ? entry.magnitude
                               : parsed.part == Part::kA || parsed.part == Part::kEmbeddingA ? entry.a
                                                                                             : entry.b;
-    if (slot != nullptr)
+    if (slot != nullptr) {
       faults.add("tensors '{}' and '{}' mean the same", printable(slot->name, 200), printable(info.name, 200));
+    }
     slot = &info;
   }
   faults.throw_if_any(header.path);

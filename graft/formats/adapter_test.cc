@@ -256,8 +256,9 @@ TEST(Adapter, PartialTakesWhatFits) {
   const SafetensorsFile file("tests/data/tiny_adapter/adapter_model.safetensors");
   std::vector<TensorToWrite> some;
   for (const TensorInfo& info : file.tensors()) {
-    if (info.name.find("v_proj.lora_B") == std::string::npos)
+    if (info.name.find("v_proj.lora_B") == std::string::npos) {
       some.push_back({info.name, info.dtype, info.shape, file.bytes(info)});
+    }
   }
   const TempDir folder;
   write_safetensors(folder / "adapter_model.safetensors", some);

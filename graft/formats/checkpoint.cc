@@ -184,8 +184,9 @@ std::string checkpoint_fault(const std::string& path) {
       std::error_code error;
       const uint64_t now = fs::file_size(path + "/" + name, error);
       if (error) return printable(name) + " is missing";
-      if (size != now)
+      if (size != now) {
         return fmt::format("{} has {} bytes, {} were written", printable(name), now, printable(size.dump()));
+      }
     }
   } catch (const Error& e) {
     return e.what();

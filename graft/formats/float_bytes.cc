@@ -40,27 +40,19 @@ Table make_table(DType dtype) {
   for (uint32_t code = 0; code < 256; ++code) {
     float value = 0;
     switch (dtype) {
-      case DType::kF8E4M3:
-        value = (code & 0x7F) == 0x7F ? kNan : small_float(code, 4, 3, 7);
-        break;
+      case DType::kF8E4M3: value = (code & 0x7F) == 0x7F ? kNan : small_float(code, 4, 3, 7); break;
       case DType::kF8E5M2:
         value = (code & 0x7C) != 0x7C ? small_float(code, 5, 2, 15)
                 : (code & 3) != 0     ? kNan
                 : (code & 0x80) != 0  ? -kInf
                                       : kInf;
         break;
-      case DType::kF8E4M3FNUZ:
-        value = code == 0x80 ? kNan : small_float(code, 4, 3, 8);
-        break;
-      case DType::kF8E5M2FNUZ:
-        value = code == 0x80 ? kNan : small_float(code, 5, 2, 16);
-        break;
+      case DType::kF8E4M3FNUZ: value = code == 0x80 ? kNan : small_float(code, 4, 3, 8); break;
+      case DType::kF8E5M2FNUZ: value = code == 0x80 ? kNan : small_float(code, 5, 2, 16); break;
       case DType::kF8E8M0:
         value = code == 0xFF ? kNan : static_cast<float>(std::ldexp(1.0, static_cast<int>(code) - 127));
         break;
-      default:
-        value = small_float(code & 0xF, 2, 1, 1);
-        break;  // F4 E2M1
+      default: value = small_float(code & 0xF, 2, 1, 1); break;  // F4 E2M1
     }
     table[code] = value;
   }
@@ -72,18 +64,12 @@ const Table& table_of(DType dtype) {
                      e4m3fnuz = make_table(DType::kF8E4M3FNUZ), e5m2fnuz = make_table(DType::kF8E5M2FNUZ),
                      e8m0 = make_table(DType::kF8E8M0), f4 = make_table(DType::kF4);
   switch (dtype) {
-    case DType::kF8E4M3:
-      return e4m3;
-    case DType::kF8E5M2:
-      return e5m2;
-    case DType::kF8E4M3FNUZ:
-      return e4m3fnuz;
-    case DType::kF8E5M2FNUZ:
-      return e5m2fnuz;
-    case DType::kF8E8M0:
-      return e8m0;
-    default:
-      return f4;
+    case DType::kF8E4M3: return e4m3;
+    case DType::kF8E5M2: return e5m2;
+    case DType::kF8E4M3FNUZ: return e4m3fnuz;
+    case DType::kF8E5M2FNUZ: return e5m2fnuz;
+    case DType::kF8E8M0: return e8m0;
+    default: return f4;
   }
 }
 
@@ -94,12 +80,9 @@ void read_as_f32(std::span<const std::byte> bytes, DType dtype, float* out, std:
     case DType::kF32:
       if (!bytes.empty()) std::memcpy(out, bytes.data(), bytes.size());
       return;
-    case DType::kF64:
-      return widen<double>(bytes, out, [](double x) { return static_cast<float>(x); });
-    case DType::kBF16:
-      return widen<bf16>(bytes, out, [](bf16 x) { return to_float(x); });
-    case DType::kF16:
-      return widen<f16>(bytes, out, [](f16 x) { return to_float(x); });
+    case DType::kF64: return widen<double>(bytes, out, [](double x) { return static_cast<float>(x); });
+    case DType::kBF16: return widen<bf16>(bytes, out, [](bf16 x) { return to_float(x); });
+    case DType::kF16: return widen<f16>(bytes, out, [](f16 x) { return to_float(x); });
     case DType::kF8E4M3:
     case DType::kF8E5M2:
     case DType::kF8E4M3FNUZ:
@@ -116,8 +99,7 @@ void read_as_f32(std::span<const std::byte> bytes, DType dtype, float* out, std:
       }
       return;
     }
-    default:
-      fail("{} is {}, expected floating point (F32, BF16, F16, F64 or F8)", where, dtype_name(dtype));
+    default: fail("{} is {}, expected floating point (F32, BF16, F16, F64 or F8)", where, dtype_name(dtype));
   }
 }
 
@@ -132,14 +114,10 @@ void write_from_f32(const float* values, int64_t n, DType dtype, std::byte* out)
     case DType::kF32:
       if (n > 0) std::memcpy(out, values, static_cast<size_t>(n) * sizeof(float));
       return;
-    case DType::kBF16:
-      return store([](float x) { return to_bf16(x); }, bf16{});
-    case DType::kF16:
-      return store([](float x) { return to_f16(x); }, f16{});
-    case DType::kF64:
-      return store([](float x) { return static_cast<double>(x); }, double{});
-    default:
-      fail("cannot write f32 values as {}, expected F32, BF16, F16 or F64", dtype_name(dtype));
+    case DType::kBF16: return store([](float x) { return to_bf16(x); }, bf16{});
+    case DType::kF16: return store([](float x) { return to_f16(x); }, f16{});
+    case DType::kF64: return store([](float x) { return static_cast<double>(x); }, double{});
+    default: fail("cannot write f32 values as {}, expected F32, BF16, F16 or F64", dtype_name(dtype));
   }
 }
 

@@ -46,8 +46,9 @@ void odd_config(const std::string& folder, const Json& raw, const TensorFolder& 
     return raw.contains(key) && raw[key].is_number_integer() ? raw[key].get<int64_t>() : -1;
   };
   const bool tied = raw.contains("tie_word_embeddings") && raw["tie_word_embeddings"] == true;
-  if (tied && tensors.find("lm_head.weight") != nullptr)
+  if (tied && tensors.find("lm_head.weight") != nullptr) {
     odd.push_back("the head is tied to the embedding, and lm_head.weight is stored as well");
+  }
   const TensorInfo* embedding = tensors.find("model.embed_tokens.weight");
   if (embedding != nullptr && embedding->shape.size() == 2 && number("vocab_size") != embedding->shape[0]) {
     odd.push_back(
@@ -61,8 +62,9 @@ void odd_config(const std::string& folder, const Json& raw, const TensorFolder& 
     odd.push_back(fmt::format("tensors of {} types: {}", names.size(), fmt::join(names, ", ")));
   }
   if (!path_exists(folder + "/tokenizer.json")) odd.push_back("tokenizer.json is missing");
-  if (!path_exists(folder + "/generation_config.json"))
+  if (!path_exists(folder + "/generation_config.json")) {
     odd.push_back("generation_config.json is missing: only config.json says what ends an answer");
+  }
 }
 
 void odd_files(const std::string& folder, const TensorFolder& tensors, Json& odd) {
@@ -78,20 +80,23 @@ void odd_files(const std::string& folder, const TensorFolder& tensors, Json& odd
   std::sort(unused.begin(), unused.end());
   std::sort(pickles.begin(), pickles.end());
   if (!unused.empty()) odd.push_back(printable(fmt::format("not read: {}", fmt::join(unused, ", ")), 300));
-  if (!pickles.empty())
+  if (!pickles.empty()) {
     odd.push_back(printable(fmt::format("pickles beside the weights, never read: {}", fmt::join(pickles, ", ")), 300));
+  }
   if (!indexed) {
-    if (path_exists(folder + "/model.safetensors.index.json"))
+    if (path_exists(folder + "/model.safetensors.index.json")) {
       odd.push_back("model.safetensors.index.json is not read: model.safetensors is there");
+    }
     return;
   }
   const Json index = read_json(tensors.where(), {}, size_t{256} << 20);
   const auto metadata = index.find("metadata");
   if (metadata != index.end() && metadata->is_object() && metadata->contains("total_size")) {
     const Json& size = (*metadata)["total_size"];
-    if (size != tensors.num_bytes())
+    if (size != tensors.num_bytes()) {
       odd.push_back(fmt::format("the index says total_size {}, the tensors have {} bytes", printable(size.dump()),
                                 tensors.num_bytes()));
+    }
   }
 }
 
@@ -122,8 +127,9 @@ Json inspect_model(const std::string& folder) {
                      {"tie_word_embeddings", c.tie_word_embeddings}};
       if (c.moe) config["num_experts"] = c.moe->num_experts, config["num_experts_per_tok"] = c.moe->num_experts_per_tok;
       const bool rope = raw.contains("rope_theta") || raw.contains("rope_parameters");
-      if (!rope)
+      if (!rope) {
         odd.push_back(fmt::format("rope_theta is missing, {} is taken, the default of {}", c.rope_theta, family));
+      }
       if (std::any_of(c.layer_windows.begin(), c.layer_windows.end(), [](int64_t w) { return w > 0; })) {
         config["sliding_window"] = *std::max_element(c.layer_windows.begin(), c.layer_windows.end());
       }
@@ -216,8 +222,9 @@ Json inspect_safetensors(const std::string& path) {
   out["files"] = Json::array({fs::path(path).filename().string()});
   Json odd = Json::array();
   if (header.metadata.count("format") == 0) odd.push_back("no metadata format = pt: some readers refuse the file");
-  if (header.data_begin % 8 != 0)
+  if (header.data_begin % 8 != 0) {
     odd.push_back(fmt::format("the data begin at byte {}, not at a multiple of 8", header.data_begin));
+  }
   out["odd"] = odd;
   return out;
 }

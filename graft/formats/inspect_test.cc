@@ -72,8 +72,9 @@ TEST(Inspect, AdapterCheckpointAndFile) {
 
 TEST(Inspect, SaysWhatIsOdd) {
   const TempDir folder;
-  for (const char* name : {"config.json", "model.safetensors"})
+  for (const char* name : {"config.json", "model.safetensors"}) {
     write_file(folder / name, read_file(std::string("tests/data/tiny/") + name));
+  }
   Json config = read_json("tests/data/tiny/config.json");
   config.erase("rope_theta"), config["torch_dtype"] = "float32", config["vocab_size"] = 300;
   write_file(folder / "config.json", config.dump());
@@ -91,8 +92,9 @@ TEST(Inspect, SaysWhatIsOdd) {
   const SafetensorsFile file("tests/data/tiny_adapter/adapter_model.safetensors");
   std::vector<TensorToWrite> some;
   for (const TensorInfo& info : file.tensors()) {
-    if (info.name.find("lora_B") == std::string::npos)
+    if (info.name.find("lora_B") == std::string::npos) {
       some.push_back({info.name, info.dtype, info.shape, file.bytes(info)});
+    }
   }
   const TempDir adapter;
   write_safetensors(adapter / "adapter_model.safetensors", some);

@@ -210,10 +210,12 @@ void RowFaults::throw_if_any() const {
   if (count_ == 0) return;
   if (count_ == 1) throw Error(fmt::format("{}: {}", list_[0].where, list_[0].what), list_[0].hint);
   std::string text = fmt::format("{}: {} faults", path_, count_);
-  for (size_t i = 0; i < list_.size() && i < kMaxShown; ++i)
+  for (size_t i = 0; i < list_.size() && i < kMaxShown; ++i) {
     text += fmt::format("\n  {}: {}", list_[i].where, list_[i].what);
-  if (count_ > static_cast<int64_t>(kMaxShown))
+  }
+  if (count_ > static_cast<int64_t>(kMaxShown)) {
     text += fmt::format("\n  … and {} more", count_ - static_cast<int64_t>(kMaxShown));
+  }
   const auto hinted = std::find_if(list_.begin(), list_.end(), [](const RowFault& f) { return !f.hint.empty(); });
   throw Error(text, hinted == list_.end() ? "" : hinted->hint);
 }

@@ -79,8 +79,9 @@ TEST(Jsonl, TextIsOneRow) {
 }
 
 TEST(Jsonl, OtherKindsOfFilesAreNamed) {
-  for (const char* head : {"\x1f\x8b\x08", "PK\x03\x04", "PAR1", "\xff\xfe{", "\xfe\xff"})
+  for (const char* head : {"\x1f\x8b\x08", "PK\x03\x04", "PAR1", "\xff\xfe{", "\xfe\xff"}) {
     EXPECT_THROW(read(head), Error) << head;
+  }
   EXPECT_THROW(RowReader("tests/data"), Error);
   EXPECT_THROW(RowReader("tests/data/nothing.jsonl"), Error);
 }

@@ -81,10 +81,11 @@ std::optional<size_t> first_match(const std::vector<std::pair<ModuleRegex, Value
 
 template <typename Value>
 std::vector<std::pair<ModuleRegex, Value>> compile(const std::vector<std::pair<std::string, Value>>& pattern,
-                                             std::string_view where, const char* field) {
+                                                   std::string_view where, const char* field) {
   std::vector<std::pair<ModuleRegex, Value>> compiled;
-  for (const auto& [key, value] : pattern)
+  for (const auto& [key, value] : pattern) {
     compiled.emplace_back(ModuleRegex("(?:.*\\.)?(?:" + key + ")", fmt::format("{}: {}", where, field)), value);
+  }
   return compiled;
 }
 
@@ -172,12 +173,14 @@ void LoraConfig::validate(std::string_view where) const {
   if (!(alpha > 0) || !std::isfinite(alpha)) faults.add("lora_alpha is {}, expected > 0", alpha);
   if (!(dropout >= 0 && dropout < 1)) faults.add("lora_dropout is {}, expected in [0, 1)", dropout);
   for (const auto& [key, value] : rank_pattern) {
-    if (value < 1 || value > kMaxRank)
+    if (value < 1 || value > kMaxRank) {
       faults.add("rank_pattern '{}' is {}, expected 1 to {}", printable(key), value, kMaxRank);
+    }
   }
   for (const auto& [key, value] : alpha_pattern) {
-    if (!(value > 0) || !std::isfinite(value))
+    if (!(value > 0) || !std::isfinite(value)) {
       faults.add("alpha_pattern '{}' is {}, expected > 0", printable(key), value);
+    }
   }
   for (const int64_t layer : layers_to_transform) {
     if (layer < 0) faults.add("layers_to_transform holds {}, expected layers from 0", layer);
@@ -187,8 +190,9 @@ void LoraConfig::validate(std::string_view where) const {
         "layers_to_transform goes with target_modules as a list, not with a regular expression, which can name the "
         "layers itself");
   }
-  if (!layers_pattern.empty() && layers_to_transform.empty())
+  if (!layers_pattern.empty() && layers_to_transform.empty()) {
     faults.add("layers_pattern is given without layers_to_transform");
+  }
   if (exclude_modules.all_linear) faults.add("exclude_modules is all-linear, expected names or a regular expression");
   const auto try_compile = [&](const std::string& text, const char* field) {
     try {
@@ -251,8 +255,9 @@ LoraConfig parse_lora_config(const Json& json, std::string_view where) {
                           "target_parameters", "lora_bias", "use_qalora", "use_bdlora", "kasa_config",
                           "monteclora_config", "megatron_config", "velora_config"}) {
     const Json* value = fields.find(key);
-    if (value != nullptr && is_set(*value))
+    if (value != nullptr && is_set(*value)) {
       faults.add("{} is {}, which is not supported", key, printable(json_kind(*value)));
+    }
   }
   if (const Json* init = fields.find("init_lora_weights"); init != nullptr && init->is_string()) {
     const std::string name = init->get<std::string>();
@@ -315,8 +320,9 @@ std::vector<LoraTarget> resolve_targets(const LoraConfig& config, std::span<cons
   const Matcher excluded(config.exclude_modules, fmt::format("{}: exclude_modules", where));
   std::vector<ModuleRegex> layer_patterns;
   const std::string in_layers = fmt::format("{}: layers_pattern", where);
-  for (const std::string& name : config.layers_pattern)
+  for (const std::string& name : config.layers_pattern) {
     layer_patterns.emplace_back(".*?\\.(?:" + name + ")\\.(\\d+)\\.", in_layers);
+  }
   if (layer_patterns.empty()) layer_patterns.emplace_back(".*?\\.[^.]*\\.(\\d+)\\.", in_layers);
   const auto ranks = compile(config.rank_pattern, where, "rank_pattern");
   const auto alphas = compile(config.alpha_pattern, where, "alpha_pattern");
@@ -365,12 +371,14 @@ std::vector<LoraTarget> resolve_targets(const LoraConfig& config, std::span<cons
     }
   }
   for (size_t i = 0; training && i < ranks.size(); ++i) {
-    if (ranks_used.count(i) == 0)
+    if (ranks_used.count(i) == 0) {
       faults.add("rank_pattern: '{}' matches no target", printable(config.rank_pattern[i].first));
+    }
   }
   for (size_t i = 0; training && i < alphas.size(); ++i) {
-    if (alphas_used.count(i) == 0)
+    if (alphas_used.count(i) == 0) {
       faults.add("alpha_pattern: '{}' matches no target", printable(config.alpha_pattern[i].first));
+    }
   }
   if (targets.empty() && faults.empty()) {
     faults.add("target_modules {} matches no module{}; {}", printable(pattern_json(config.target_modules).dump()),

@@ -63,8 +63,9 @@ const Family& choose_family(const JsonFields& fields, std::string_view where,
   if (!taken) {
     const std::string name = config.model_type.empty() ? "missing" : fmt::format("'{}'", printable(config.model_type));
     std::string architecture;
-    if (!config.architectures.empty())
+    if (!config.architectures.empty()) {
       architecture = fmt::format(" (architecture {})", printable(config.architectures[0]));
+    }
     fail_hint("is it a decoder of one of these families, and the right folder?",
               "{}: model_type is {}{}, expected one of {}", where, name, architecture,
               fmt::join(supported.empty() ? known_model_types() : supported, ", "));
@@ -245,11 +246,13 @@ void read_moe(const JsonFields& fields, const Family& family, ModelConfig& confi
       family.model_type == "mixtral" || fields.boolean("norm_topk_prob", family.model_type == "graft_moe");
   const int64_t step = fields.whole("decoder_sparse_step", 1, 1, INT64_MAX);
   moe.sparse_layers.resize(static_cast<size_t>(config.num_hidden_layers));
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i)
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     moe.sparse_layers[static_cast<size_t>(i)] = mixtral || (i + 1) % step == 0;
+  }
   if (family.model_type != "mixtral") {
-    for (const int64_t layer : fields.wholes("mlp_only_layers", 0, config.num_hidden_layers - 1))
+    for (const int64_t layer : fields.wholes("mlp_only_layers", 0, config.num_hidden_layers - 1)) {
       moe.sparse_layers[static_cast<size_t>(layer)] = false;
+    }
   }
   const auto not_negative = [](double x) { return x >= 0; };
   moe.router_aux_loss_coef = fields.number("router_aux_loss_coef", 0.001, not_negative, ">= 0");
@@ -265,8 +268,9 @@ std::vector<int64_t> read_ids(const JsonFields& fields, std::string_view key, in
   std::vector<int64_t> ids = fields.wholes(key, INT32_MIN, INT32_MAX);
   std::erase_if(ids, [&](int64_t id) {
     const bool outside = id < 0 || (vocab_size > 0 && id >= vocab_size);
-    if (outside && id != -1)
+    if (outside && id != -1) {
       log_warning("{}: {} is {}, outside the vocabulary of {}; ignored", where, key, id, vocab_size);
+    }
     return outside;
   });
   return ids;
@@ -328,8 +332,9 @@ ModelConfig parse_model_config(const Json& json, std::string_view where, std::sp
   config.head_dim =
       fields.whole("head_dim", family.head_dim != 0 ? family.head_dim : std::max<int64_t>(share, 1), 1, 1 << 16);
   if (!fields.has("head_dim")) {
-    if (family.head_dim != 0)
+    if (family.head_dim != 0) {
       log_info("{}: head_dim is missing, taking {}, the default of {}", where, config.head_dim, family.model_type);
+    }
     if (family.head_dim == 0 && heads_legal && fields.has("hidden_size") &&
         config.hidden_size % config.num_attention_heads != 0) {
       faults.add("num_attention_heads is {}, expected a divisor of hidden_size = {} where head_dim is missing",

@@ -85,8 +85,9 @@ TEST(ModelConfig, DefaultsFollowTheFamilyAndAreSaid) {
        {std::pair{"qwen2", 1e6}, {"qwen3", 1e6}, {"llama", 1e4}, {"mistral", 1e4}, {"mixtral", 1e6}}) {
     Json json = tiny();
     json["model_type"] = type;
-    for (const char* key : {"architectures", "rope_theta", "head_dim", "max_position_embeddings", "sliding_window"})
+    for (const char* key : {"architectures", "rope_theta", "head_dim", "max_position_embeddings", "sliding_window"}) {
       json.erase(key);
+    }
     json["num_local_experts"] = 4;
     json["num_experts_per_tok"] = 2;
     test::CapturedLog log;

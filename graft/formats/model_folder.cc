@@ -24,8 +24,9 @@ std::string base_name(const std::string& path) { return std::filesystem::path(pa
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const std::string extension = entry.path().extension().string();
     const std::string name = entry.path().filename().string();
-    if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ckpt")
+    if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ckpt") {
       pickles.push_back(name);
+    }
     if (extension == ".safetensors" || extension == ".gguf") others.push_back(name);
   }
   std::sort(pickles.begin(), pickles.end());
@@ -190,8 +191,9 @@ void TensorFolder::check(std::span<const ExpectedTensor> expected) const {
   for (const ExpectedTensor& want : expected) {
     const TensorInfo* info = find(want.name);
     if (info == nullptr) {
-      if (!want.optional)
+      if (!want.optional) {
         faults.add("tensor '{}' {} is missing, and config.json implies it", want.name, shape_text(want.shape));
+      }
       continue;
     }
     const std::string in_file = files_.size() > 1 ? " in " + base_name(file_of(*info)) : "";
@@ -295,9 +297,10 @@ std::string shard_name(size_t shard, size_t count) {
 }  // namespace
 
 void ModelWriter::finish_shard() {
-  if (writer_ == nullptr)
+  if (writer_ == nullptr) {
     writer_ = std::make_unique<SafetensorsWriter>(folder_ + "/" + shard_name(shard_, shards_.size()), shards_[shard_],
                                                   metadata_);
+  }
   writer_->commit();
   writer_.reset();
   ++shard_;
@@ -308,9 +311,10 @@ void ModelWriter::write(std::string_view name, std::span<const std::byte> bytes)
   GRAFT_CHECK(found != shard_of_.end(), "{}: tensor '{}' was not announced", folder_, printable(name, 200));
   while (shard_ < found->second) finish_shard();
   GRAFT_CHECK(shard_ == found->second, "{}: tensor '{}' is written out of turn", folder_, printable(name, 200));
-  if (writer_ == nullptr)
+  if (writer_ == nullptr) {
     writer_ = std::make_unique<SafetensorsWriter>(folder_ + "/" + shard_name(shard_, shards_.size()), shards_[shard_],
                                                   metadata_);
+  }
   writer_->write(name, bytes);
 }
 
@@ -320,8 +324,9 @@ void ModelWriter::commit() {
   uint64_t total = 0;
   Json map = Json::object();
   for (const auto& [name, shard] : shard_of_) map[name] = shard_name(shard, shards_.size());
-  for (const TensorInfo& info : tensors_)
+  for (const TensorInfo& info : tensors_) {
     total += static_cast<uint64_t>(info.num_elements()) * static_cast<uint64_t>(dtype_bits(info.dtype)) / 8;
+  }
   write_file(folder_ + "/" + kIndex, Json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(2) + "\n");
 }
 

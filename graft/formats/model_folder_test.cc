@@ -78,8 +78,9 @@ TEST(ModelFolder, WritesShardsThatReadBack) {
   for (const uint64_t shard_bytes : {uint64_t{0}, uint64_t{1000}, uint64_t{1}, uint64_t{1} << 40}) {
     const TempDir folder;
     ModelWriter writer(folder.path(), tensors, shard_bytes);
-    for (const TensorInfo& info : writer.tensors())
+    for (const TensorInfo& info : writer.tensors()) {
       writer.write(info.name, model.tensors.bytes(model.tensors.at(info.name)));
+    }
     writer.commit();
     const TensorFolder copy(folder.path());
     EXPECT_EQ(copy.files().size() == 1, shard_bytes == 0 || shard_bytes > 100000);

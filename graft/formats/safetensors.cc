@@ -252,27 +252,13 @@ std::vector<int64_t> SafetensorsFile::read_i64(std::string_view name) const {
   };
   switch (info.dtype) {
     case DType::kBool:
-    case DType::kU8:
-      widen(uint8_t{});
-      break;
-    case DType::kI8:
-      widen(int8_t{});
-      break;
-    case DType::kI16:
-      widen(int16_t{});
-      break;
-    case DType::kU16:
-      widen(uint16_t{});
-      break;
-    case DType::kI32:
-      widen(int32_t{});
-      break;
-    case DType::kU32:
-      widen(uint32_t{});
-      break;
-    case DType::kI64:
-      widen(int64_t{});
-      break;
+    case DType::kU8: widen(uint8_t{}); break;
+    case DType::kI8: widen(int8_t{}); break;
+    case DType::kI16: widen(int16_t{}); break;
+    case DType::kU16: widen(uint16_t{}); break;
+    case DType::kI32: widen(int32_t{}); break;
+    case DType::kU32: widen(uint32_t{}); break;
+    case DType::kI64: widen(int64_t{}); break;
     case DType::kU64: {
       widen(int64_t{});
       for (const int64_t value : values) {
@@ -280,8 +266,7 @@ std::vector<int64_t> SafetensorsFile::read_i64(std::string_view name) const {
       }
       break;
     }
-    default:
-      fail("{}: tensor '{}' is {}, expected integers", path(), printable(name, 200), dtype_name(info.dtype));
+    default: fail("{}: tensor '{}' is {}, expected integers", path(), printable(name, 200), dtype_name(info.dtype));
   }
   return values;
 }
@@ -329,8 +314,9 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<
 
 void SafetensorsWriter::write(std::string_view name, std::span<const std::byte> bytes) {
   const auto skip_whole = [&] {
-    while (next_ < tensors_.size() && written_ == tensors_[next_].num_bytes() && tensors_[next_].name != name)
+    while (next_ < tensors_.size() && written_ == tensors_[next_].num_bytes() && tensors_[next_].name != name) {
       ++next_, written_ = 0;
+    }
   };
   skip_whole();
   GRAFT_CHECK(next_ < tensors_.size() && tensors_[next_].name == name,

@@ -184,8 +184,9 @@ TEST(Safetensors, RewritesTheFilesOfOtherToolsByteForByte) {
       if (entry.path().extension() != ".safetensors" || entry.file_size() > 2'000'000) continue;
       const SafetensorsFile file(entry.path().string());
       std::vector<TensorToWrite> tensors;
-      for (const TensorInfo& info : file.tensors())
+      for (const TensorInfo& info : file.tensors()) {
         tensors.push_back({info.name, info.dtype, info.shape, file.bytes(info)});
+      }
       if (file.metadata() != Metadata{{"format", "pt"}}) continue;
       write_safetensors(folder / "copy", tensors, file.metadata());
       ASSERT_EQ(read_file(folder / "copy"), read_file(entry.path().string())) << entry.path();

@@ -5,7 +5,8 @@
 
 namespace graft {
 
-GradientBuilder::GradientBuilder(Graph& graph) : graph_(graph), needs_(graph.values().size(), 0), gradients_(graph.values().size()) {
+GradientBuilder::GradientBuilder(Graph& graph)
+    : graph_(graph), needs_(graph.values().size(), 0), gradients_(graph.values().size()) {
   for (size_t i = 0; i < graph.values().size(); ++i) needs_[i] = graph.values()[i].trainable ? 1 : 0;
   for (const Node& node : graph.nodes()) {
     bool any = false;
@@ -16,7 +17,8 @@ GradientBuilder::GradientBuilder(Graph& graph) : graph_(graph), needs_(graph.val
 }
 
 Value GradientBuilder::gradient(Value value) const {
-  return value && static_cast<size_t>(value.id) < gradients_.size() ? gradients_[static_cast<size_t>(value.id)] : Value{};
+  return value && static_cast<size_t>(value.id) < gradients_.size() ? gradients_[static_cast<size_t>(value.id)]
+                                                                    : Value{};
 }
 
 void GradientBuilder::add(Value value, Value gradient) {
@@ -43,8 +45,8 @@ void build_gradients(Graph& graph) {
     bool wanted = false;
     for (Value input : node.inputs) wanted = wanted || builder.needs(input);
     if (!wanted) continue;
-    GRAFT_CHECK(node.op->gradient != nullptr, "{}: the op '{}' has no gradient, and a trained parameter lies below it", node.name,
-                node.op->name);
+    GRAFT_CHECK(node.op->gradient != nullptr, "{}: the op '{}' has no gradient, and a trained parameter lies below it",
+                node.name, node.op->name);
     graph.set_scope(node.name, node.segment);
     node.op->gradient(builder, node);
   }

@@ -8,7 +8,8 @@ Shape fixed_shape(int64_t rows, int64_t columns) { return {Rows::kFixed, rows, c
 
 std::string to_string(const Shape& shape) {
   const char* names[] = {"", "tokens", "labels", "sequences"};
-  std::string rows = shape.kind == Rows::kFixed ? fmt::format("{}", shape.fixed_rows) : names[static_cast<size_t>(shape.kind)];
+  std::string rows =
+      shape.kind == Rows::kFixed ? fmt::format("{}", shape.fixed_rows) : names[static_cast<size_t>(shape.kind)];
   if (shape.extra != 0) rows += fmt::format(" + {}", shape.extra);
   return fmt::format("[{}, {}]", rows, shape.columns);
 }
@@ -19,7 +20,8 @@ Value Graph::bound(std::string name, Shape shape, DType dtype) {
 }
 
 Value Graph::weight(std::string name, int64_t out_features, int64_t in_features) {
-  values_.push_back({std::move(name), ValueKind::kWeight, dtype_, fixed_shape(out_features, in_features), false, {}, false});
+  values_.push_back(
+      {std::move(name), ValueKind::kWeight, dtype_, fixed_shape(out_features, in_features), false, {}, false});
   return {static_cast<int32_t>(values_.size() - 1)};
 }
 
@@ -35,7 +37,8 @@ Value Graph::activation(Shape shape, DType dtype, std::string name) {
   return {static_cast<int32_t>(values_.size() - 1)};
 }
 
-Node& Graph::add_node(const Op& op, std::vector<Value> inputs, std::any attributes, std::vector<Shape> outputs, std::string role) {
+Node& Graph::add_node(const Op& op, std::vector<Value> inputs, std::any attributes, std::vector<Shape> outputs,
+                      std::string role) {
   Node node;
   node.op = &op;
   node.name = scope_.empty() ? role : role.empty() ? scope_ : scope_ + "." + role;

@@ -72,19 +72,19 @@ struct ValueInfo {
   DType dtype = DType::kF32;
   Shape shape;
   bool trainable = false;
-  Value gradient;         // of a trainable parameter: the bound buffer its gradient is added to
-  bool keep = false;      // an output: lives to the end of the run
+  Value gradient;     // of a trainable parameter: the bound buffer its gradient is added to
+  bool keep = false;  // an output: lives to the end of the run
 };
 
 struct Node {
   const Op* op = nullptr;
-  std::string name;                // scope and role: "layers.3.self_attn.q_proj"
-  std::vector<Value> inputs;       // a "none" Value where an optional input is absent
+  std::string name;           // scope and role: "layers.3.self_attn.q_proj"
+  std::vector<Value> inputs;  // a "none" Value where an optional input is absent
   std::vector<Value> outputs;
   // (output, input): the output takes the input's memory where this is the input's last and only use. Ops handle both cases.
   std::vector<std::pair<int, int>> in_place;
   std::any attributes;
-  int32_t segment = -1;            // layer, for recompute; -1: never recomputed
+  int32_t segment = -1;  // layer, for recompute; -1: never recomputed
   bool backward = false;
   template <typename T>
   const T& attr() const {
@@ -105,7 +105,8 @@ class Graph {
   void set_trainable(Value parameter);
   void keep(Value value) { values_[static_cast<size_t>(value.id)].keep = true; }
 
-  Node& add_node(const Op& op, std::vector<Value> inputs, std::any attributes, std::vector<Shape> outputs, std::string role = {});
+  Node& add_node(const Op& op, std::vector<Value> inputs, std::any attributes, std::vector<Shape> outputs,
+                 std::string role = {});
   Value activation(Shape shape, DType dtype, std::string name);
 
   // Names what is added from here on: "layers.0", and its number for recompute.

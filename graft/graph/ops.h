@@ -33,12 +33,13 @@ Value lora_down(Graph& g, Value x, const std::vector<std::vector<AdapterPair>>& 
 
 // y_i = x W_i^T + h_i B_i^T + bias_i + residual_i for projections that share x.
 struct Projection {
-  Value weight;               // a weight or bound [out, in]
-  Value bias;                 // bound [out, 1] or none
-  Value residual;             // [rows, out] or none
+  Value weight;                       // a weight or bound [out, in]
+  Value bias;                         // bound [out, 1] or none
+  Value residual;                     // [rows, out] or none
   std::vector<AdapterPair> adapters;  // per slot, or empty
 };
-std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::vector<Projection>& outputs, Value h, Value adapter_offsets);
+std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::vector<Projection>& outputs, Value h,
+                               Value adapter_offsets);
 
 // y = x + scaling * A[ids] B^T: the adapter of an embedding. A is held by token, [vocab, rank] (PEFT's lora_embedding_A transposed), B [hidden, rank].
 Value lora_embedding(Graph& g, Value ids, Value x, const AdapterPair& adapter);
@@ -77,6 +78,7 @@ struct HeadLossAttr {
   bool train = false;
   double lora_scaling = 1;
 };
-Value head_loss(Graph& g, Value x, Value head, Value labels, Value weights, Value loss, Value h, Value lora_b, const HeadLossAttr& attr);
+Value head_loss(Graph& g, Value x, Value head, Value labels, Value weights, Value loss, Value h, Value lora_b,
+                const HeadLossAttr& attr);
 
 }  // namespace graft

@@ -34,7 +34,9 @@ Plan Plan::compile(const Graph& graph, const PlanOptions& options) {
   if (options.recompute_every > 0) plan.apply_recompute();
   plan.plan_arena();
   for (const Node& node : plan.graph_.nodes()) {
-    if (node.op->scratch != nullptr) plan.scratch_.merge(node.op->scratch(plan.graph_, node, options.capacity, options.num_threads));
+    if (node.op->scratch != nullptr) {
+      plan.scratch_.merge(node.op->scratch(plan.graph_, node, options.capacity, options.num_threads));
+    }
   }
   if (graph.dtype() == DType::kF64) plan.scratch_.shared *= 2, plan.scratch_.per_worker *= 2;
   const char* debug = std::getenv("GRAFT_DEBUG");
@@ -63,7 +65,8 @@ void Plan::apply_recompute() {
       producer_group[static_cast<size_t>(output.id)] = group_of(old[i]);
     }
     for (Value input : old[i].inputs) {
-      if (input && producer[static_cast<size_t>(input.id)] >= 0 && producer_group[static_cast<size_t>(input.id)] != group_of(old[i])) {
+      if (input && producer[static_cast<size_t>(input.id)] >= 0 &&
+          producer_group[static_cast<size_t>(input.id)] != group_of(old[i])) {
         crosses[static_cast<size_t>(input.id)] = 1;
       }
     }
@@ -71,8 +74,8 @@ void Plan::apply_recompute() {
   const auto recomputed = [&](Value value) {
     if (!value) return false;
     const auto id = static_cast<size_t>(value.id);
-    return id < producer.size() && producer[id] >= 0 && producer_group[id] >= 0 && producer_group[id] < last && crosses[id] == 0 &&
-           !graph_.info(value).keep;
+    return id < producer.size() && producer[id] >= 0 && producer_group[id] >= 0 && producer_group[id] < last &&
+           crosses[id] == 0 && !graph_.info(value).keep;
   };
 
   std::map<int, std::unordered_map<int32_t, Value>> clones;  // group -> old value -> clone
@@ -148,7 +151,10 @@ void Plan::plan_arena() {
   for (size_t i = 0; i < nodes.size(); ++i) {
     for (const auto& [output, input] : nodes[i].in_place) {
       const Value in = nodes[i].inputs[static_cast<size_t>(input)], out = nodes[i].outputs[static_cast<size_t>(output)];
-      if (!in || graph_.info(in).kind != ValueKind::kActivation || graph_.info(in).keep || last[static_cast<size_t>(in.id)] != static_cast<int>(i)) continue;
+      if (!in || graph_.info(in).kind != ValueKind::kActivation || graph_.info(in).keep ||
+          last[static_cast<size_t>(in.id)] != static_cast<int>(i)) {
+        continue;
+      }
       // An op that reads the value in two roles would overwrite the one with the other.
       if (std::count(nodes[i].inputs.begin(), nodes[i].inputs.end(), in) > 1) continue;
       root[static_cast<size_t>(out.id)] = find(in.id);
@@ -188,7 +194,9 @@ void Plan::plan_arena() {
       offset = std::max(offset, p.end);
     }
     const Placed mine{offset, offset + life.bytes, life.begin, life.end};
-    placed.insert(std::lower_bound(placed.begin(), placed.end(), mine, [](const Placed& a, const Placed& b) { return a.begin < b.begin; }), mine);
+    placed.insert(std::lower_bound(placed.begin(), placed.end(), mine,
+                                   [](const Placed& a, const Placed& b) { return a.begin < b.begin; }),
+                  mine);
     offsets_[static_cast<size_t>(life.id)] = offset;
     total = std::max(total, offset + life.bytes);
   }
@@ -218,10 +226,11 @@ void Plan::prepare(Context& context, std::byte* arena) {
 void Plan::run(Context& context, const RunInputs& inputs) const {
   const RunSizes& capacity = options_.capacity;
   const RunSizes& sizes = inputs.sizes;
-  GRAFT_CHECK(sizes.tokens <= capacity.tokens && sizes.labels <= capacity.labels && sizes.sequences <= capacity.sequences &&
-                  sizes.max_length <= capacity.max_length,
-              "plan made for {} tokens, {} labels, {} sequences of up to {}; asked to run {}, {}, {} of up to {}", capacity.tokens, capacity.labels,
-              capacity.sequences, capacity.max_length, sizes.tokens, sizes.labels, sizes.sequences, sizes.max_length);
+  GRAFT_CHECK(sizes.tokens <= capacity.tokens && sizes.labels <= capacity.labels &&
+                  sizes.sequences <= capacity.sequences && sizes.max_length <= capacity.max_length,
+              "plan made for {} tokens, {} labels, {} sequences of up to {}; asked to run {}, {}, {} of up to {}",
+              capacity.tokens, capacity.labels, capacity.sequences, capacity.max_length, sizes.tokens, sizes.labels,
+              sizes.sequences, sizes.max_length);
   const Run run(*this, context, inputs);
   const KeepSubnormals keep;
   for (const Node& node : graph_.nodes()) {
@@ -235,8 +244,9 @@ void Plan::check_finite(const Run& run, const Node& node) const {
     if (graph_.info(output).dtype != DType::kF32) continue;
     const auto values = run.span<const float>(output);
     const int64_t bad = first_non_finite<float>(values);
-    GRAFT_CHECK(bad < 0, "op '{}' of {}: output {} holds {} at row {}, column {}", node.op->name, node.name, to_string(graph_.shape(output)),
-                values[static_cast<size_t>(bad)], bad / graph_.shape(output).columns, bad % graph_.shape(output).columns);
+    GRAFT_CHECK(bad < 0, "op '{}' of {}: output {} holds {} at row {}, column {}", node.op->name, node.name,
+                to_string(graph_.shape(output)), values[static_cast<size_t>(bad)], bad / graph_.shape(output).columns,
+                bad % graph_.shape(output).columns);
   }
 }
 

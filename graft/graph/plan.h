@@ -18,15 +18,15 @@ namespace graft {
 struct CachedSequence {
   int64_t row_begin = 0, num_rows = 0, position_begin = 0;
   // Per layer: keys in blocks [.][kv_heads][D][64] and values in rows [.][kv_heads][D], from position 0 on.
-  std::span<float* const> key_blocks, value_rows;
+  std::span<float*const> key_blocks, value_rows;
 };
 
 // What one run needs beside bound buffers.
 struct RunInputs {
   RunSizes sizes;
-  uint64_t update = 0;                          // names the random draws of dropout
-  std::span<const CachedSequence> cache;        // attention reads and appends to these instead of its own rows
-  const RopeTable* rope = nullptr;              // at least as long as the largest position + 1
+  uint64_t update = 0;                    // names the random draws of dropout
+  std::span<const CachedSequence> cache;  // attention reads and appends to these instead of its own rows
+  const RopeTable* rope = nullptr;        // at least as long as the largest position + 1
 };
 
 class Plan;
@@ -34,7 +34,8 @@ class Plan;
 // What an op's run function sees.
 class Run {
  public:
-  Run(const Plan& plan, Context& context, const RunInputs& inputs) : plan_(&plan), context_(&context), inputs_(&inputs) {}
+  Run(const Plan& plan, Context& context, const RunInputs& inputs)
+      : plan_(&plan), context_(&context), inputs_(&inputs) {}
   Context& context() const { return *context_; }
   const RunSizes& sizes() const { return inputs_->sizes; }
   const RunInputs& inputs() const { return *inputs_; }
@@ -111,7 +112,8 @@ class Plan {
   template <typename T>
   View<const T, 2> read(Value value, const RunSizes& sizes) const {
     const Shape& shape = graph_.shape(value);
-    return View<const T, 2>(static_cast<const T*>(pointers_[static_cast<size_t>(value.id)]), shape.rows(sizes), shape.columns);
+    return View<const T, 2>(static_cast<const T*>(pointers_[static_cast<size_t>(value.id)]), shape.rows(sizes),
+                            shape.columns);
   }
   double flops(const RunSizes& sizes) const;
 
@@ -123,8 +125,8 @@ class Plan {
 
   Graph graph_;
   PlanOptions options_;
-  std::vector<void*> pointers_;      // per value
-  std::vector<int64_t> offsets_;     // per value: in the arena, or -1
+  std::vector<void*> pointers_;   // per value
+  std::vector<int64_t> offsets_;  // per value: in the arena, or -1
   size_t arena_bytes_ = 0;
   ScratchNeed scratch_;
   Buffer arena_;

@@ -20,7 +20,8 @@ std::vector<Value> random_graph(Bench& b, uint64_t seed, const RopeTable& table,
   uint64_t draw = 0;
   const auto pick = [&](uint64_t n) { return stream.word(draw++) % n; };
   b.inputs.rope = &table;
-  const Value positions = b.indices(Rows::kTokens, {0, 1, 2, 3, 0, 1, 2, 3, 4}), offsets = b.indices({Rows::kSequences, 1, 1, 1}, {0, 4, 9});
+  const Value positions = b.indices(Rows::kTokens, {0, 1, 2, 3, 0, 1, 2, 3, 4}),
+              offsets = b.indices({Rows::kSequences, 1, 1, 1}, {0, 4, 9});
   std::vector<Value> pool = {b.leaf(Rows::kTokens, kWidth, 1), b.leaf(Rows::kTokens, kWidth, 2)};
   // Recent values more often, so that chains form whose members die.
   const auto any = [&] { return pool[pool.size() - 1 - pick(std::min<uint64_t>(pool.size(), 4))]; };
@@ -41,9 +42,13 @@ std::vector<Value> random_graph(Bench& b, uint64_t seed, const RopeTable& table,
       }
       default: {
         const Value x = any();
-        const std::vector<std::vector<AdapterPair>> adapters = {{{b.parameter(2, kWidth, parameter), b.parameter(kWidth, 2, parameter + 1), 1.5}}};
+        const std::vector<std::vector<AdapterPair>> adapters = {
+            {{b.parameter(2, kWidth, parameter), b.parameter(kWidth, 2, parameter + 1), 1.5}}};
         const Value h = lora_down(b.g, x, adapters, {});
-        pool.push_back(projections(b.g, Compute::kF32, x, {{b.weight(kWidth, kWidth, parameter + 2, pick(2) == 0), {}, pick(2) == 0 ? any() : Value{}, adapters[0]}}, h, {})[0]);
+        pool.push_back(projections(
+            b.g, Compute::kF32, x,
+            {{b.weight(kWidth, kWidth, parameter + 2, pick(2) == 0), {}, pick(2) == 0 ? any() : Value{}, adapters[0]}},
+            h, {})[0]);
       }
     }
   }
@@ -113,8 +118,11 @@ std::vector<Value> layers(Bench& b, int count) {
     b.g.set_scope("layer" + std::to_string(i), i);
     const uint64_t seed = 100 + static_cast<uint64_t>(i) * 10;
     const Value n = rms_norm(b.g, x, b.parameter(kWidth, 1, seed), 1e-5);
-    const auto gate_up = projections(b.g, Compute::kF32, n, {{b.weight(48, kWidth, seed + 1, true), {}, {}, {}}, {b.weight(48, kWidth, seed + 2), {}, {}, {}}}, {}, {});
-    x = projections(b.g, Compute::kF32, swiglu(b.g, gate_up[0], gate_up[1]), {{b.weight(kWidth, 48, seed + 3, true), {}, x, {}}}, {}, {})[0];
+    const auto gate_up = projections(
+        b.g, Compute::kF32, n,
+        {{b.weight(48, kWidth, seed + 1, true), {}, {}, {}}, {b.weight(48, kWidth, seed + 2), {}, {}, {}}}, {}, {});
+    x = projections(b.g, Compute::kF32, swiglu(b.g, gate_up[0], gate_up[1]),
+                    {{b.weight(kWidth, 48, seed + 3, true), {}, x, {}}}, {}, {})[0];
   }
   b.g.set_scope("");
   return {x};
@@ -152,9 +160,9 @@ TEST(Plan, SmallerRunsThanTheCapacity) {
 TEST(Plan, WorksInPlaceWhereTheInputEnds) {
   Bench b(DType::kF32, kSizes);
   const Value x = b.leaf(Rows::kTokens, kWidth, 1), y = b.leaf(Rows::kTokens, kWidth, 2);
-  const Value both = add(b.g, x, y);        // x is read again below
-  const Value last = add(b.g, both, x);     // both ends here
-  const Value twice = add(b.g, last, last); // one value in two roles
+  const Value both = add(b.g, x, y);         // x is read again below
+  const Value last = add(b.g, both, x);      // both ends here
+  const Value twice = add(b.g, last, last);  // one value in two roles
   b.finish({twice});
   EXPECT_NE(b.plan.bound(both), b.plan.bound(x));
   EXPECT_EQ(b.plan.bound(last), b.plan.bound(both));
@@ -256,7 +264,8 @@ TEST(Plan, MoreThanTheCapacityIsAnError) {
     inputs.sizes = sizes;
     b.plan.run(b.context(), inputs);
   };
-  expect_error([&] { run({.tokens = 10, .labels = 2, .sequences = 2, .max_length = 5}); }, {"9 tokens", "asked to run 10"});
+  expect_error([&] { run({.tokens = 10, .labels = 2, .sequences = 2, .max_length = 5}); },
+               {"9 tokens", "asked to run 10"});
   expect_error([&] { run({.tokens = 9, .labels = 3, .sequences = 2, .max_length = 5}); }, {"2 labels", "3"});
   expect_error([&] { run({.tokens = 9, .labels = 2, .sequences = 4, .max_length = 5}); }, {"2 sequences", "4"});
   expect_error([&] { run({.tokens = 9, .labels = 2, .sequences = 2, .max_length = 6}); }, {"up to 5", "up to 6"});

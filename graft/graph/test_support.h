@@ -33,9 +33,13 @@ void run_leaf_backward(const Run& run, const Node& node) {
   const auto gradient = run.span<T>(node.inputs[1]);
   for (size_t i = 0; i < dy.size(); ++i) gradient[i] += dy[i];
 }
-inline const Op kLeafBackward = {.name = "leaf_backward", .run = typed<run_leaf_backward<float>, run_leaf_backward<double>>};
-inline const Op kLeaf = {.name = "leaf", .run = typed<run_leaf<float>, run_leaf<double>>, .gradient = [](GradientBuilder& b, const Node& node) {
-                           const Value dy = b.gradient(node.outputs[0]), gradient = b.parameter_gradient(node.inputs[0]);
+inline const Op kLeafBackward = {.name = "leaf_backward",
+                                 .run = typed<run_leaf_backward<float>, run_leaf_backward<double>>};
+inline const Op kLeaf = {.name = "leaf",
+                         .run = typed<run_leaf<float>, run_leaf<double>>,
+                         .gradient = [](GradientBuilder& b, const Node& node) {
+                           const Value dy = b.gradient(node.outputs[0]),
+                                       gradient = b.parameter_gradient(node.inputs[0]);
                            if (dy && gradient) b.graph().add_node(kLeafBackward, {dy, gradient}, {}, {});
                          }};
 
@@ -46,14 +50,16 @@ void run_weighted_sum(const Run& run, const Node& node) {
   for (size_t i = 0; i < y.size(); ++i) loss[0] += static_cast<double>(y[i]) * static_cast<double>(u[i]);
   std::copy(u.begin(), u.end(), run.span<T>(node.outputs[0]).begin());
 }
-inline const Op kWeightedSum = {.name = "weighted_sum",
-                                .run = typed<run_weighted_sum<float>, run_weighted_sum<double>>,
-                                .gradient = [](GradientBuilder& b, const Node& node) { b.add(node.inputs[0], node.outputs[0]); }};
+inline const Op kWeightedSum = {
+    .name = "weighted_sum",
+    .run = typed<run_weighted_sum<float>, run_weighted_sum<double>>,
+    .gradient = [](GradientBuilder& b, const Node& node) { b.add(node.inputs[0], node.outputs[0]); }};
 
 // A graph under test with everything it binds. Values are held in double, already rounded to float, so that both precisions start alike.
 class Bench {
  public:
-  explicit Bench(DType dtype, RunSizes sizes, int threads = 2) : g(dtype), sizes_(sizes), pool_(threads), context_(pool_) {
+  explicit Bench(DType dtype, RunSizes sizes, int threads = 2)
+      : g(dtype), sizes_(sizes), pool_(threads), context_(pool_) {
     loss_ = g.bound("loss", fixed_shape(1, 1), DType::kF64);
   }
 
@@ -62,7 +68,9 @@ class Bench {
     const Value p = random({kind, 1, columns, 0}, seed, true);
     return g.add_node(kLeaf, {p}, {}, {g.shape(p)}).outputs[0];
   }
-  Value parameter(int64_t rows, int64_t columns, uint64_t seed, bool trainable = true) { return random(fixed_shape(rows, columns), seed, trainable); }
+  Value parameter(int64_t rows, int64_t columns, uint64_t seed, bool trainable = true) {
+    return random(fixed_shape(rows, columns), seed, trainable);
+  }
   Value weight(int64_t rows, int64_t columns, uint64_t seed, bool trainable = false) {
     const Value v = g.weight("w" + std::to_string(seed), rows, columns);
     if (trainable) g.set_trainable(v);
@@ -97,7 +105,8 @@ class Bench {
     options.num_threads = pool_.num_threads();
     options.recompute_every = recompute_every;
     plan = Plan::compile(g, options);
-    arena_.assign(plan.arena_bytes() / 8 + 16, std::numeric_limits<double>::quiet_NaN());  // what is read before it is written shows
+    arena_.assign(plan.arena_bytes() / 8 + 16,
+                  std::numeric_limits<double>::quiet_NaN());  // what is read before it is written shows
     auto* arena = reinterpret_cast<std::byte*>(arena_.data());
     plan.prepare(context_, arena + (64 - reinterpret_cast<uintptr_t>(arena) % 64) % 64);
     for (const auto& [id, v] : indices_) plan.bind({id}, v.data());
@@ -128,7 +137,8 @@ class Bench {
     const Shape& shape = g.shape(ys_[i]);
     const int64_t n = shape.elements(sizes_);
     for (int64_t k = 0; k < n; ++k) {
-      out.push_back(f64() ? plan.read<double>(ys_[i], sizes_).data()[k] : static_cast<double>(plan.read<float>(ys_[i], sizes_).data()[k]));
+      out.push_back(f64() ? plan.read<double>(ys_[i], sizes_).data()[k]
+                          : static_cast<double>(plan.read<float>(ys_[i], sizes_).data()[k]));
     }
     return out;
   }
@@ -168,7 +178,8 @@ class Bench {
     if (f64()) {
       std::copy(values.begin(), values.end(), reinterpret_cast<double*>(memory.data()));
     } else {
-      std::transform(values.begin(), values.end(), reinterpret_cast<float*>(memory.data()), [](double x) { return static_cast<float>(x); });
+      std::transform(values.begin(), values.end(), reinterpret_cast<float*>(memory.data()),
+                     [](double x) { return static_cast<float>(x); });
     }
     if (g.info(v).kind != ValueKind::kWeight) return plan.bind(v, static_cast<void*>(memory.data()));
     auto& weight = weights_[v.id];
@@ -179,7 +190,8 @@ class Bench {
   std::vector<double> read(const std::vector<std::byte>& memory, size_t n) const {
     std::vector<double> out(n);
     for (size_t i = 0; i < n; ++i) {
-      out[i] = f64() ? reinterpret_cast<const double*>(memory.data())[i] : static_cast<double>(reinterpret_cast<const float*>(memory.data())[i]);
+      out[i] = f64() ? reinterpret_cast<const double*>(memory.data())[i]
+                     : static_cast<double>(reinterpret_cast<const float*>(memory.data())[i]);
     }
     return out;
   }
@@ -222,7 +234,9 @@ inline void check_op(const std::string& what, const RunSizes& sizes, const Build
     double largest = 0;
     for (double x : want) largest = std::max(largest, std::fabs(x));
     // f32 sums of some hundred terms of order one: 2^-24 each, 1e-6 after them; 2e-5 leaves room for exp in attention and loss.
-    for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 2e-5 * largest + 1e-7) << name << " element " << i;
+    for (size_t i = 0; i < want.size(); ++i) {
+      ASSERT_NEAR(got[i], want[i], 2e-5 * largest + 1e-7) << name << " element " << i;
+    }
   };
   for (size_t i = 0; i < exact.num_outputs(); ++i) {
     agree(single.output(i), exact.output(i), "output " + std::to_string(i));
@@ -230,7 +244,8 @@ inline void check_op(const std::string& what, const RunSizes& sizes, const Build
   }
   for (Value p : exact.trained()) {
     agree(single.gradient(p), gradients.at(p.id), "gradient of " + exact.g.info(p).name);
-    EXPECT_EQ(single.gradient(p), roomy.gradient(p)) << "gradient of " << exact.g.info(p).name << " depends on the capacity";
+    EXPECT_EQ(single.gradient(p), roomy.gradient(p))
+        << "gradient of " << exact.g.info(p).name << " depends on the capacity";
   }
 
   for (Value p : exact.trained()) {
@@ -274,7 +289,9 @@ template <typename F>
 void expect_error(F&& f, const std::vector<std::string>& words) {
   const std::string message = error_of(f);
   EXPECT_FALSE(message.empty()) << "no error";
-  for (const std::string& word : words) EXPECT_NE(message.find(word), std::string::npos) << word << " is not in: " << message;
+  for (const std::string& word : words) {
+    EXPECT_NE(message.find(word), std::string::npos) << word << " is not in: " << message;
+  }
 }
 
 }  // namespace graft::test

@@ -11,10 +11,11 @@ constexpr int64_t kBlock = 64;  // keys of a cache block (kernels/attention.h)
 constexpr size_t kMaxPlans = 4;
 
 bool same_sites(const AdapterSites& a, const AdapterSites& b) {
-  return a.saved_modules == b.saved_modules &&
-         std::equal(a.modules.begin(), a.modules.end(), b.modules.begin(), b.modules.end(), [](const auto& x, const auto& y) {
-           return x.path == y.path && x.rank == y.rank && x.scaling == y.scaling && x.dora == y.dora;
-         });
+  return a.saved_modules == b.saved_modules && std::equal(a.modules.begin(), a.modules.end(), b.modules.begin(),
+                                                          b.modules.end(), [](const auto& x, const auto& y) {
+                                                            return x.path == y.path && x.rank == y.rank &&
+                                                                   x.scaling == y.scaling && x.dora == y.dora;
+                                                          });
 }
 
 }  // namespace
@@ -30,7 +31,8 @@ KvCache::KvCache(const ModelConfig& config, int64_t max_length) : max_length_(ma
 }
 
 size_t KvCache::bytes_per_token(const ModelConfig& config) {
-  return static_cast<size_t>(2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim) * sizeof(float);
+  return static_cast<size_t>(2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim) *
+         sizeof(float);
 }
 
 Engine::Engine(Context& context, const Model& model, const AdapterWeights* adapter, const EngineOptions& options)
@@ -61,7 +63,8 @@ std::unique_ptr<Engine::Compiled> Engine::compile(const AdapterSites& sites) {
 
 // Brings the plan for adapters of this kind to the back.
 void Engine::use(const AdapterSites& sites) {
-  const auto found = std::find_if(plans_.begin(), plans_.end(), [&](const auto& c) { return same_sites(c->sites, sites); });
+  const auto found =
+      std::find_if(plans_.begin(), plans_.end(), [&](const auto& c) { return same_sites(c->sites, sites); });
   if (found != plans_.end()) {
     std::rotate(found, found + 1, plans_.end());
     return;
@@ -91,7 +94,10 @@ View<const float, 2> Engine::run(std::span<const Feed> feeds, bool cached, int64
   RunInputs inputs;
   for (const Feed& feed : feeds) {
     const int64_t begin = cached ? feed.cache->length() : 0, count = static_cast<int64_t>(feed.ids.size());
-    if (cached) cache_.push_back({static_cast<int64_t>(ids_.size()), count, begin, feed.cache->key_blocks(), feed.cache->value_rows()});
+    if (cached) {
+      cache_.push_back(
+          {static_cast<int64_t>(ids_.size()), count, begin, feed.cache->key_blocks(), feed.cache->value_rows()});
+    }
     for (int64_t i = 0; i < count; ++i) {
       ids_.push_back(feed.ids[static_cast<size_t>(i)]);
       positions_.push_back(static_cast<int32_t>(begin + i));
@@ -119,16 +125,18 @@ View<const float, 2> Engine::run(std::span<const Feed> feeds, bool cached, int64
 }
 
 View<const float, 2> Engine::forward(std::span<const Feed> feeds) {
-  GRAFT_CHECK(!feeds.empty() && static_cast<int64_t>(feeds.size()) <= options_.max_sequences, "engine: {} sequences, expected 1 to {}", feeds.size(),
-              options_.max_sequences);
+  GRAFT_CHECK(!feeds.empty() && static_cast<int64_t>(feeds.size()) <= options_.max_sequences,
+              "engine: {} sequences, expected 1 to {}", feeds.size(), options_.max_sequences);
   const bool cached = feeds.front().cache != nullptr;
   int64_t tokens = 0;
   for (const Feed& feed : feeds) {
     GRAFT_CHECK(!feed.ids.empty(), "engine: a sequence without new tokens");
     GRAFT_CHECK((feed.cache != nullptr) == cached, "engine: sequences with and without a cache in one call");
     const int64_t end = (cached ? feed.cache->length() : 0) + static_cast<int64_t>(feed.ids.size());
-    GRAFT_CHECK_HINT(end <= options_.max_length, "shorten the prompt or raise the limit", "the sequence has {} tokens, the limit is {}", end, options_.max_length);
-    GRAFT_CHECK(!cached || end <= feed.cache->max_length(), "the key-value cache is full: {} tokens and {} new ones, it holds {}", feed.cache->length(),
+    GRAFT_CHECK_HINT(end <= options_.max_length, "shorten the prompt or raise the limit",
+                     "the sequence has {} tokens, the limit is {}", end, options_.max_length);
+    GRAFT_CHECK(!cached || end <= feed.cache->max_length(),
+                "the key-value cache is full: {} tokens and {} new ones, it holds {}", feed.cache->length(),
                 feed.ids.size(), feed.cache->max_length());
     tokens += static_cast<int64_t>(feed.ids.size());
   }

@@ -30,9 +30,9 @@ class KvCache {
 
 struct EngineOptions {
   Compute compute = Compute::kF32;
-  int64_t max_length = 0;     // longest sequence; 0: the model's maximum
-  int64_t max_sequences = 1;  // fed at once
-  int64_t chunk_tokens = 512; // a longer prompt goes through in pieces: the bits do not change
+  int64_t max_length = 0;      // longest sequence; 0: the model's maximum
+  int64_t max_sequences = 1;   // fed at once
+  int64_t chunk_tokens = 512;  // a longer prompt goes through in pieces: the bits do not change
 };
 
 // New tokens of one sequence: with a cache they continue it, without one they are the whole sequence.

@@ -10,7 +10,9 @@
 namespace graft {
 namespace {
 
-double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // Text so far, what of it may be shown, and whether a stop string ended it.
 class TextTracker {
@@ -53,7 +55,9 @@ class TextTracker {
  private:
   bool find_stop() {
     size_t at = std::string::npos;
-    for (const std::string& s : stop_) at = std::min(at, text_.find(s, searched_ >= s.size() ? searched_ - s.size() : 0));
+    for (const std::string& s : stop_) {
+      at = std::min(at, text_.find(s, searched_ >= s.size() ? searched_ - s.size() : 0));
+    }
     searched_ = text_.size();
     if (at == std::string::npos) return false;
     text_.resize(at);
@@ -77,10 +81,11 @@ TokenLogprob logprob_of(std::span<const float> logits, int32_t id, int top) {
   std::vector<int32_t> order(logits.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
   const auto count = std::min(static_cast<size_t>(std::max(top, 0)), order.size());
-  std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(count), order.end(), [&](int32_t a, int32_t b) {
-    const float x = values[static_cast<size_t>(a)], y = values[static_cast<size_t>(b)];
-    return x > y || (x == y && a < b);
-  });
+  std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(count), order.end(),
+                    [&](int32_t a, int32_t b) {
+                      const float x = values[static_cast<size_t>(a)], y = values[static_cast<size_t>(b)];
+                      return x > y || (x == y && a < b);
+                    });
   for (size_t i = 0; i < count; ++i) out.top.emplace_back(order[i], values[static_cast<size_t>(order[i])]);
   return out;
 }
@@ -96,7 +101,9 @@ struct Answer {
   bool done = false;
 
   Answer(const Tokenizer* tokenizer, std::span<const int32_t> prompt, const GenerateOptions& options, uint64_t line)
-      : history(prompt.begin(), prompt.end()), text(tokenizer, options.stop), sampler(options.seed, line, options.sampling.rng) {
+      : history(prompt.begin(), prompt.end()),
+        text(tokenizer, options.stop),
+        sampler(options.seed, line, options.sampling.rng) {
     result.prompt_tokens = static_cast<int64_t>(prompt.size());
   }
 
@@ -106,7 +113,8 @@ struct Answer {
   }
 
   // Picks the next token from the logits of the last one.
-  void advance(std::span<const float> logits, const GenerateOptions& options, int64_t max_length, const TextCallback& on_text) {
+  void advance(std::span<const float> logits, const GenerateOptions& options, int64_t max_length,
+               const TextCallback& on_text) {
     std::vector<int32_t> banned;
     if (!options.ignore_eos && static_cast<int64_t>(result.ids.size()) < options.min_tokens) {
       for (const int64_t id : options.end_tokens) banned.push_back(static_cast<int32_t>(id));
@@ -115,7 +123,8 @@ struct Answer {
     if (options.logprobs >= 0) result.logprobs.push_back(logprob_of(logits, id, options.logprobs));
     result.ids.push_back(id);
     history.push_back(id);
-    const bool ends = !options.ignore_eos && std::find(options.end_tokens.begin(), options.end_tokens.end(), id) != options.end_tokens.end();
+    const bool ends = !options.ignore_eos &&
+                      std::find(options.end_tokens.begin(), options.end_tokens.end(), id) != options.end_tokens.end();
     if (ends) {
       finish("stop");
     } else if (text.add(id)) {
@@ -141,13 +150,15 @@ struct Answer {
 void check_prompt(std::span<const int32_t> prompt, const Engine& engine) {
   GRAFT_CHECK_HINT(!prompt.empty(), "give at least one token", "the prompt is empty");
   const int64_t vocab = engine.model().config().vocab_size;
-  for (const int32_t id : prompt) GRAFT_CHECK(id >= 0 && id < vocab, "the prompt holds token id {}, expected 0 to {}", id, vocab - 1);
+  for (const int32_t id : prompt) {
+    GRAFT_CHECK(id >= 0 && id < vocab, "the prompt holds token id {}, expected 0 to {}", id, vocab - 1);
+  }
 }
 
 }  // namespace
 
-Generated generate(Engine& engine, const Tokenizer* tokenizer, std::span<const int32_t> prompt, const GenerateOptions& options, uint64_t line,
-                   const TextCallback& on_text, KvCache* cache) {
+Generated generate(Engine& engine, const Tokenizer* tokenizer, std::span<const int32_t> prompt,
+                   const GenerateOptions& options, uint64_t line, const TextCallback& on_text, KvCache* cache) {
   check_prompt(prompt, engine);
   options.sampling.validate();
   Answer answer(tokenizer, prompt, options, line);
@@ -162,7 +173,8 @@ Generated generate(Engine& engine, const Tokenizer* tokenizer, std::span<const i
     cache->set_length(std::min(cache->length(), answer.result.prompt_tokens - 1));
   }
   if (options.use_cache && cache == nullptr) {
-    answer.own_cache = std::make_unique<KvCache>(engine.model().config(), std::min(limit, answer.result.prompt_tokens + options.max_tokens));
+    answer.own_cache = std::make_unique<KvCache>(engine.model().config(),
+                                                 std::min(limit, answer.result.prompt_tokens + options.max_tokens));
     cache = answer.own_cache.get();
   }
   answer.cache = cache;
@@ -180,7 +192,8 @@ Generated generate(Engine& engine, const Tokenizer* tokenizer, std::span<const i
   return std::move(answer.result);
 }
 
-std::vector<Generated> generate_batch(Engine& engine, const Tokenizer* tokenizer, const std::vector<std::vector<int32_t>>& prompts,
+std::vector<Generated> generate_batch(Engine& engine, const Tokenizer* tokenizer,
+                                      const std::vector<std::vector<int32_t>>& prompts,
                                       const GenerateOptions& options) {
   options.sampling.validate();
   std::vector<Generated> results(prompts.size());
@@ -191,7 +204,8 @@ std::vector<Generated> generate_batch(Engine& engine, const Tokenizer* tokenizer
     while (next < prompts.size() && static_cast<int64_t>(active.size()) < engine.options().max_sequences) {
       check_prompt(prompts[next], engine);
       auto answer = std::make_unique<Answer>(tokenizer, prompts[next], options, next);
-      answer->own_cache = std::make_unique<KvCache>(engine.model().config(), std::min(limit, answer->result.prompt_tokens + options.max_tokens));
+      answer->own_cache = std::make_unique<KvCache>(engine.model().config(),
+                                                    std::min(limit, answer->result.prompt_tokens + options.max_tokens));
       answer->cache = answer->own_cache.get();
       if (options.max_tokens <= 0) {
         answer->finish("length");
@@ -218,7 +232,8 @@ std::vector<Generated> generate_batch(Engine& engine, const Tokenizer* tokenizer
   return results;
 }
 
-void apply_generation_config(const GenerationConfig& g, GenerateOptions& options, const std::function<bool(std::string_view)>& given) {
+void apply_generation_config(const GenerationConfig& g, GenerateOptions& options,
+                             const std::function<bool(std::string_view)>& given) {
   SamplingOptions& s = options.sampling;
   const bool samples = g.do_sample.value_or(false);
   if (!given("temperature")) s.temperature = samples ? g.temperature.value_or(1.0) : 0.0;

@@ -30,11 +30,15 @@ class Generate : public testing::Test {
     model_ = Model::load(workers_.context, ModelFolder::open(dir_.path(), supported_model_types()));
   }
 
-  Engine engine(EngineOptions options = {}, const AdapterWeights* adapter = nullptr) { return Engine(workers_.context, model_, adapter, options); }
+  Engine engine(EngineOptions options = {}, const AdapterWeights* adapter = nullptr) {
+    return Engine(workers_.context, model_, adapter, options);
+  }
   std::vector<int32_t> prompt(size_t n, uint64_t seed) const {
     const RandomStream stream(seed, 8);
     std::vector<int32_t> ids(n);
-    for (size_t i = 0; i < n; ++i) ids[i] = static_cast<int32_t>(stream.word(i) % static_cast<uint64_t>(tokenizer_.vocab_size()));
+    for (size_t i = 0; i < n; ++i) {
+      ids[i] = static_cast<int32_t>(stream.word(i) % static_cast<uint64_t>(tokenizer_.vocab_size()));
+    }
     return ids;
   }
   static GenerateOptions sampled(int64_t max_tokens, uint64_t seed = 1) {
@@ -111,7 +115,7 @@ TEST_F(Generate, EndTokens) {
   options.end_tokens = {free.ids[3]};
   const auto first = std::find(free.ids.begin(), free.ids.end(), free.ids[3]) - free.ids.begin();
   const Generated ended = generate(e, &tokenizer_, ids, options);
-  EXPECT_EQ(ended.ids, std::vector<int32_t>(free.ids.begin(), free.ids.begin() + first + 1));  // with the end token
+  EXPECT_EQ(ended.ids, std::vector<int32_t>(free.ids.begin(), free.ids.begin() + first + 1));    // with the end token
   EXPECT_EQ(ended.text, tokenizer_.decode({free.ids.begin(), free.ids.begin() + first}, true));  // without it
   EXPECT_EQ(ended.finish_reason, "stop");
 
@@ -180,7 +184,8 @@ TEST_F(Generate, StopStringsSplitOverTokens) {
 TEST_F(Generate, TheCallbackEndsTheAnswer) {
   Engine e = engine();
   int calls = 0;
-  const Generated g = generate(e, &tokenizer_, prompt(4, 1), sampled(40), 0, [&](std::string_view) { return ++calls < 3; });
+  const Generated g =
+      generate(e, &tokenizer_, prompt(4, 1), sampled(40), 0, [&](std::string_view) { return ++calls < 3; });
   EXPECT_EQ(calls, 3);
   EXPECT_EQ(g.finish_reason, "cancelled");
   EXPECT_LT(g.ids.size(), 40u);

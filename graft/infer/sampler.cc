@@ -58,7 +58,9 @@ void SamplingOptions::validate() const {
   check(top_k >= 0, "top_k", static_cast<double>(top_k), ">= 0");
   check(top_p > 0, "top_p", top_p, "> 0 (1 or more is off)");
   check(min_p >= 0 && min_p <= 1, "min_p", min_p, "0 to 1");
-  for (const auto& [id, bias] : logit_bias) check(!std::isnan(bias) && bias != kInfinity, "logit_bias", bias, "a number, or -infinity to ban");
+  for (const auto& [id, bias] : logit_bias) {
+    check(!std::isnan(bias) && bias != kInfinity, "logit_bias", bias, "a number, or -infinity to ban");
+  }
   check(repeat_last_n >= 0, "repeat_last_n", static_cast<double>(repeat_last_n), ">= 0");
   GRAFT_CHECK(faults.empty(), "sampling:{}", faults);
 }
@@ -66,12 +68,15 @@ void SamplingOptions::validate() const {
 int32_t argmax(std::span<const float> logits) {
   int32_t best = -1;
   for (size_t i = 0; i < logits.size(); ++i) {
-    if (!std::isnan(logits[i]) && (best < 0 || logits[i] > logits[static_cast<size_t>(best)])) best = static_cast<int32_t>(i);
+    if (!std::isnan(logits[i]) && (best < 0 || logits[i] > logits[static_cast<size_t>(best)])) {
+      best = static_cast<int32_t>(i);
+    }
   }
   return std::max(best, 0);
 }
 
-Distribution process_logits(std::span<const float> logits, std::span<const int32_t> history, const SamplingOptions& o, std::span<const int32_t> banned) {
+Distribution process_logits(std::span<const float> logits, std::span<const int32_t> history, const SamplingOptions& o,
+                            std::span<const int32_t> banned) {
   std::vector<float> z(logits.begin(), logits.end());
   const auto in_range = [&](int32_t id) { return id >= 0 && static_cast<size_t>(id) < z.size(); };
   for (const auto& [id, bias] : o.logit_bias) {
@@ -80,7 +85,9 @@ Distribution process_logits(std::span<const float> logits, std::span<const int32
   for (const int32_t id : banned) {
     if (in_range(id)) z[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
   }
-  if (o.repeat_last_n > 0 && static_cast<int64_t>(history.size()) > o.repeat_last_n) history = history.last(static_cast<size_t>(o.repeat_last_n));
+  if (o.repeat_last_n > 0 && static_cast<int64_t>(history.size()) > o.repeat_last_n) {
+    history = history.last(static_cast<size_t>(o.repeat_last_n));
+  }
   if (o.repetition_penalty != 1.0 || o.frequency_penalty != 0 || o.presence_penalty != 0) {
     std::unordered_map<int32_t, int64_t> counts;
     for (const int32_t id : history) {
@@ -96,7 +103,9 @@ Distribution process_logits(std::span<const float> logits, std::span<const int32
   Distribution d;
   Candidates& c = d.candidates;
   for (size_t i = 0; i < z.size(); ++i) {
-    if (!std::isnan(z[i]) && z[i] != -std::numeric_limits<float>::infinity()) c.emplace_back(static_cast<int32_t>(i), z[i]);
+    if (!std::isnan(z[i]) && z[i] != -std::numeric_limits<float>::infinity()) {
+      c.emplace_back(static_cast<int32_t>(i), z[i]);
+    }
   }
   GRAFT_CHECK(!c.empty(), "sampling: no token is left: all logits are NaN or banned");
   if (o.temperature == 0) {
@@ -111,8 +120,10 @@ Distribution process_logits(std::span<const float> logits, std::span<const int32
   }
   const auto temperature = static_cast<float>(o.temperature);
   // A temperature near 0 would overflow f32.
-  const bool fits = temperature >= std::numeric_limits<float>::min() &&
-                    std::all_of(c.begin(), c.end(), [&](const auto& candidate) { return std::isfinite(static_cast<float>(candidate.second) / temperature); });
+  const bool fits =
+      temperature >= std::numeric_limits<float>::min() && std::all_of(c.begin(), c.end(), [&](const auto& candidate) {
+        return std::isfinite(static_cast<float>(candidate.second) / temperature);
+      });
   for (auto& [id, value] : c) value = fits ? static_cast<float>(value) / temperature : value / o.temperature;
   if (o.top_k > 0 && static_cast<size_t>(o.top_k) < c.size()) {
     std::nth_element(c.begin(), c.begin() + o.top_k - 1, c.end(), better);
@@ -131,7 +142,8 @@ Distribution process_logits(std::span<const float> logits, std::span<const int32
   return d;
 }
 
-Sampler::Sampler(uint64_t seed, uint64_t line, SamplerRng rng) : seed_(seed), line_(line), lcg_(seed + line), rng_(rng) {}
+Sampler::Sampler(uint64_t seed, uint64_t line, SamplerRng rng)
+    : seed_(seed), line_(line), lcg_(seed + line), rng_(rng) {}
 
 double Sampler::uniform() {
   if (rng_ == SamplerRng::kLcg64) {

@@ -15,14 +15,18 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
 
 // The steps as the specification words them, each on a plain vector of all tokens; -infinity is "removed".
-std::vector<double> plain(std::vector<double> z, const std::vector<int32_t>& history, const SamplingOptions& o, const std::vector<int32_t>& banned) {
+std::vector<double> plain(std::vector<double> z, const std::vector<int32_t>& history, const SamplingOptions& o,
+                          const std::vector<int32_t>& banned) {
   const double removed = -std::numeric_limits<double>::infinity();
   for (double& v : z) v = std::isnan(v) ? removed : v;
   for (const auto& [id, bias] : o.logit_bias) z[static_cast<size_t>(id)] += bias;
   for (const int32_t id : banned) z[static_cast<size_t>(id)] = removed;
-  const size_t first = o.repeat_last_n > 0 && history.size() > static_cast<size_t>(o.repeat_last_n) ? history.size() - static_cast<size_t>(o.repeat_last_n) : 0;
+  const size_t first = o.repeat_last_n > 0 && history.size() > static_cast<size_t>(o.repeat_last_n)
+                           ? history.size() - static_cast<size_t>(o.repeat_last_n)
+                           : 0;
   for (size_t id = 0; id < z.size(); ++id) {
-    const auto count = std::count(history.begin() + static_cast<ptrdiff_t>(first), history.end(), static_cast<int32_t>(id));
+    const auto count =
+        std::count(history.begin() + static_cast<ptrdiff_t>(first), history.end(), static_cast<int32_t>(id));
     if (count == 0) continue;
     z[id] = z[id] > 0 ? z[id] / o.repetition_penalty : z[id] * o.repetition_penalty;
     z[id] -= o.frequency_penalty * static_cast<double>(count) + o.presence_penalty;
@@ -64,8 +68,8 @@ std::vector<double> plain(std::vector<double> z, const std::vector<int32_t>& his
   return p;
 }
 
-void check(const std::string& what, const std::vector<float>& logits, const std::vector<int32_t>& history, const SamplingOptions& o,
-           const std::vector<int32_t>& banned = {}) {
+void check(const std::string& what, const std::vector<float>& logits, const std::vector<int32_t>& history,
+           const SamplingOptions& o, const std::vector<int32_t>& banned = {}) {
   SCOPED_TRACE(what);
   const std::vector<double> want = plain({logits.begin(), logits.end()}, history, o, banned);
   const Distribution got = process_logits(logits, history, o, banned);
@@ -75,7 +79,8 @@ void check(const std::string& what, const std::vector<float>& logits, const std:
   for (size_t i = 0; i < got.candidates.size(); ++i) {
     const auto& [id, logprob] = got.candidates[i];
     ASSERT_TRUE(i == 0 || got.candidates[i - 1].first < id);
-    EXPECT_NEAR(logprob, want[static_cast<size_t>(id)], 4e-6) << id;  // bias, penalties and temperature are each rounded to f32, at values up to 32
+    EXPECT_NEAR(logprob, want[static_cast<size_t>(id)], 4e-6)
+        << id;  // bias, penalties and temperature are each rounded to f32, at values up to 32
   }
 }
 
@@ -131,7 +136,8 @@ TEST(Sampler, AllStepsInTheirOrder) {
     for (uint64_t i = 0; i < 30; ++i) history.push_back(static_cast<int32_t>(stream.word(i) % 60));
     SamplingOptions o;
     o.logit_bias = {{5, 1.5}, {6, -2.0}};
-    o.repetition_penalty = 1 + static_cast<double>(stream.uniform(100)), o.frequency_penalty = 0.3 * static_cast<double>(stream.uniform(101));
+    o.repetition_penalty = 1 + static_cast<double>(stream.uniform(100)),
+    o.frequency_penalty = 0.3 * static_cast<double>(stream.uniform(101));
     o.presence_penalty = 0.5, o.repeat_last_n = 20, o.temperature = 0.5 + static_cast<double>(stream.uniform(102));
     o.top_k = 20, o.top_p = 0.8, o.min_p = 0.05;
     check(fmt::format("seed {}", seed), z, history, o, {1, 2});
@@ -197,7 +203,8 @@ TEST(Sampler, Lcg64DrawsAreThePublicGenerators) {
 TEST(Sampler, PhiloxDrawsFollowTheDistribution) {
   const Distribution d = process_logits(std::vector<float>{0, 1, 2, 0.5f}, {}, at_temperature());
   std::vector<int> counts(4);
-  Sampler sampler(1, 0, SamplerRng::kPhilox), again(1, 0, SamplerRng::kPhilox), line(1, 1, SamplerRng::kPhilox), seed(2, 0, SamplerRng::kPhilox);
+  Sampler sampler(1, 0, SamplerRng::kPhilox), again(1, 0, SamplerRng::kPhilox), line(1, 1, SamplerRng::kPhilox),
+      seed(2, 0, SamplerRng::kPhilox);
   int same_line = 0, same_seed = 0;
   for (int i = 0; i < 20000; ++i) {
     const int32_t id = sampler.draw(d);
@@ -208,7 +215,8 @@ TEST(Sampler, PhiloxDrawsFollowTheDistribution) {
   double agree = 0;
   for (const auto& [id, logprob] : d.candidates) {
     const double p = std::exp(logprob);
-    EXPECT_NEAR(counts[static_cast<size_t>(id)] / 20000.0, p, 5 * std::sqrt(p * (1 - p) / 20000)) << id;  // five standard deviations
+    EXPECT_NEAR(counts[static_cast<size_t>(id)] / 20000.0, p, 5 * std::sqrt(p * (1 - p) / 20000))
+        << id;  // five standard deviations
     agree += p * p;
   }
   // Other lines and seeds are independent: they agree as often as chance has it.
@@ -218,7 +226,8 @@ TEST(Sampler, PhiloxDrawsFollowTheDistribution) {
 
 TEST(Sampler, FaultsAreNamedTogether) {
   SamplingOptions o;
-  o.temperature = -1, o.top_p = 0, o.min_p = 2, o.repetition_penalty = 0, o.top_k = -1, o.logit_bias = {{1, std::nan("")}};
+  o.temperature = -1, o.top_p = 0, o.min_p = 2, o.repetition_penalty = 0, o.top_k = -1,
+  o.logit_bias = {{1, std::nan("")}};
   try {
     o.validate();
     FAIL() << "no error";

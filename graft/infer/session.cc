@@ -5,7 +5,9 @@
 namespace graft {
 
 Session::Session(Context& context, const SessionOptions& options)
-    : context_(context), folder_(ModelFolder::open(options.model, supported_model_types())), tokenizer_(Tokenizer::load(options.model)) {
+    : context_(context),
+      folder_(ModelFolder::open(options.model, supported_model_types())),
+      tokenizer_(Tokenizer::load(options.model)) {
   tokenizer_.check_embedding_rows(folder_.config.vocab_size);
   std::vector<std::string> args;
   std::optional<AdapterRecord> record;
@@ -17,7 +19,8 @@ Session::Session(Context& context, const SessionOptions& options)
     chat_->set_template_args(args);
   }
   raw_ = options.raw.value_or(record ? !record->chat : !chat_);
-  GRAFT_CHECK_HINT(raw_ || chat_, "use --raw, or add chat_template.jinja to the folder", "{}: has no chat template", options.model);
+  GRAFT_CHECK_HINT(raw_ || chat_, "use --raw, or add chat_template.jinja to the folder", "{}: has no chat template",
+                   options.model);
   model_ = Model::load(context_, folder_);
   if (!options.adapter.empty()) adapters_["default"] = AdapterWeights::load(context_, model_, options.adapter);
   EngineOptions engine;
@@ -37,7 +40,8 @@ std::vector<int32_t> Session::encode_prompt(const std::string& prompt, const std
 }
 
 std::vector<int32_t> Session::encode_messages(const Json& messages, const Json& tools) const {
-  GRAFT_CHECK_HINT(chat_.has_value(), "give `prompt` instead of `messages`, or add chat_template.jinja to the folder", "the model has no chat template");
+  GRAFT_CHECK_HINT(chat_.has_value(), "give `prompt` instead of `messages`, or add chat_template.jinja to the folder",
+                   "the model has no chat template");
   ChatOptions options;
   options.tools = tools;
   options.add_generation_prompt = true;
@@ -45,19 +49,22 @@ std::vector<int32_t> Session::encode_messages(const Json& messages, const Json& 
 }
 
 void Session::load_adapter(const std::string& name, const std::string& path) {
-  GRAFT_CHECK_HINT(adapters_.find(name) == adapters_.end(), "remove it first, or load under another name", "adapter '{}' already exists", printable(name));
+  GRAFT_CHECK_HINT(adapters_.find(name) == adapters_.end(), "remove it first, or load under another name",
+                   "adapter '{}' already exists", printable(name));
   adapters_.emplace(name, AdapterWeights::load(context_, model_, path));
 }
 
 void Session::unload_adapter(const std::string& name) {
-  GRAFT_CHECK(adapters_.find(name) != adapters_.end(), "no adapter is called '{}'; loaded are: {}", printable(name), fmt::join(adapter_names(), ", "));
+  GRAFT_CHECK(adapters_.find(name) != adapters_.end(), "no adapter is called '{}'; loaded are: {}", printable(name),
+              fmt::join(adapter_names(), ", "));
   if (active_ == name) deactivate_adapter();
   adapters_.erase(name);
 }
 
 void Session::activate_adapter(const std::string& name) {
   const auto it = adapters_.find(name);
-  GRAFT_CHECK(it != adapters_.end(), "no adapter is called '{}'; loaded are: {}", printable(name), fmt::join(adapter_names(), ", "));
+  GRAFT_CHECK(it != adapters_.end(), "no adapter is called '{}'; loaded are: {}", printable(name),
+              fmt::join(adapter_names(), ", "));
   engine_->set_adapter(&it->second);
   active_ = name;
 }

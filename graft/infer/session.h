@@ -19,7 +19,7 @@ struct SessionOptions {
   Compute compute = Compute::kF32;
   int64_t max_sequences = 1, max_length = 0;
   std::vector<std::string> template_args;  // K=V; win over what the adapter records
-  std::optional<bool> raw;                 // not given: as the adapter was trained, else the template where there is one
+  std::optional<bool> raw;  // not given: as the adapter was trained, else the template where there is one
 };
 
 // Everything that answering needs: model, tokenizer, template, an engine, and adapters by name.
@@ -42,7 +42,7 @@ class Session {
 
   // Adapters by name (spec lora.md 9): loading does not activate. Errors: a name that exists, one that is unknown.
   void load_adapter(const std::string& name, const std::string& path);
-  void unload_adapter(const std::string& name);   // deactivates first
+  void unload_adapter(const std::string& name);  // deactivates first
   void activate_adapter(const std::string& name);
   void deactivate_adapter();
   std::vector<std::string> adapter_names() const;  // sorted

@@ -24,7 +24,8 @@ class SessionTest : public testing::Test {
     const Model model = Model::load(workers_.context, ModelFolder::open(folder, supported_model_types()));
     for (const auto& [name, seed] : {std::pair("b", 7), std::pair("a", 8)}) {
       std::filesystem::create_directories(dir_ / name);
-      random_adapter(workers_.context, model, lora_config(4, "q_proj,v_proj"), static_cast<uint64_t>(seed)).save(dir_ / name);
+      random_adapter(workers_.context, model, lora_config(4, "q_proj,v_proj"), static_cast<uint64_t>(seed))
+          .save(dir_ / name);
     }
   }
   static std::vector<float> logits(Session& session) {
@@ -59,7 +60,8 @@ TEST_F(SessionTest, AdapterRegistry) {
   EXPECT_EQ(logits(s), base);
 
   EXPECT_NE(error_of([&] { s.load_adapter("first", dir_ / "b"); }).find("already exists"), std::string::npos);
-  for (const auto& unknown : {std::function<void()>([&] { s.activate_adapter("third"); }), std::function<void()>([&] { s.unload_adapter("third"); })}) {
+  for (const auto& unknown : {std::function<void()>([&] { s.activate_adapter("third"); }),
+                              std::function<void()>([&] { s.unload_adapter("third"); })}) {
     const std::string message = error_of(unknown);
     EXPECT_NE(message.find("third"), std::string::npos) << message;
     EXPECT_NE(message.find("first, second"), std::string::npos) << message;
@@ -109,7 +111,8 @@ TEST_F(SessionTest, WithoutATemplatePromptsAreRaw) {
 }
 
 TEST_F(SessionTest, TheAdapterRemembersHowItWasAsked) {
-  write_file(dir_ / "model" + "/chat_template.jinja", "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ mark }}{% endfor %}");
+  write_file(dir_ / "model" + "/chat_template.jinja",
+             "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ mark }}{% endfor %}");
   {
     Session s(workers_.context, options_);
     EXPECT_FALSE(s.raw());

@@ -11,7 +11,7 @@ void swiglu(Context& context, View<const T, 2> gate, View<const T, 2> up, View<T
 
 // dgate = dy * up * s * (1 + gate * (1 - s)), dup = dy * gate * s, with s = 1 / (1 + exp(-gate)). dgate and dup may be gate, up or dy.
 template <typename T>
-void swiglu_backward(Context& context, View<const T, 2> dy, View<const T, 2> gate, View<const T, 2> up, View<T, 2> dgate,
-                     View<T, 2> dup) noexcept;
+void swiglu_backward(Context& context, View<const T, 2> dy, View<const T, 2> gate, View<const T, 2> up,
+                     View<T, 2> dgate, View<T, 2> dup) noexcept;
 
 }  // namespace graft

@@ -49,8 +49,9 @@ HWY_INLINE void delta_rows(const Args& args, int64_t begin, int64_t end, int64_t
     if (args.d_o.stride(2) == 1 && args.o.stride(2) == 1) {
       for (; e + 64 <= args.head_dim; e += 64) {
         GRAFT_UNROLL
-        for (int64_t g = 0; g < kGroups; ++g)
+        for (int64_t g = 0; g < kGroups; ++g) {
           lanes[g] = hn::MulAdd(hn::LoadU(d, a + e + g * kLanes), hn::LoadU(d, b + e + g * kLanes), lanes[g]);
+        }
       }
     }
     for (; e < args.head_dim; e += 64) {

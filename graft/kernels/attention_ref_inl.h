@@ -50,8 +50,9 @@ Features<T> key_of(const AttentionArgs<T>& args, const AttentionSequence<T>& seq
                    int64_t kv_head) {
   const KeyRange<T>& range = range_of(sequence, position);
   const int64_t i = position - range.begin;
-  if (!range.key_blocks)
+  if (!range.key_blocks) {
     return {range.k + i * range.k_token_stride + kv_head * range.k_head_stride, range.k_feature_stride};
+  }
   return {range.k + ((i / kKeyBlock) * args.num_kv_heads + kv_head) * args.head_dim * kKeyBlock + i % kKeyBlock,
           kKeyBlock};
 }
@@ -61,8 +62,9 @@ Features<T> value_of(const AttentionArgs<T>& args, const AttentionSequence<T>& s
                      int64_t kv_head) {
   const KeyRange<T>& range = range_of(sequence, position);
   const int64_t i = position - range.begin;
-  if (!range.key_blocks)
+  if (!range.key_blocks) {
     return {range.v + i * range.v_token_stride + kv_head * range.v_head_stride, range.v_feature_stride};
+  }
   return {range.v + (i * args.num_kv_heads + kv_head) * args.head_dim, 1};
 }
 
@@ -135,8 +137,9 @@ void attention_plain(Context& context, const AttentionArgs<T>& args) noexcept {
   const int64_t heads = args.num_heads;
   context.pool().parallel(static_cast<int64_t>(args.sequences.size()) * heads, [&](int64_t task, int worker) {
     const AttentionSequence<T>& sequence = args.sequences[static_cast<size_t>(task / heads)];
-    for (int64_t i = 0; i < sequence.num_rows; ++i)
+    for (int64_t i = 0; i < sequence.num_rows; ++i) {
       attend_row(args, sequence, i, task % heads, context.worker<T>(worker));
+    }
   });
 }
 
@@ -169,8 +172,9 @@ template <typename T>
 void delta_row(const AttentionBackwardArgs<T>& args, int64_t row, int64_t head, T* delta) {
   const Features<T> a = at(args.d_o, row, head), b = at(args.o, row, head);
   T lanes[64] = {};
-  for (int64_t e = 0; e < args.head_dim; ++e)
+  for (int64_t e = 0; e < args.head_dim; ++e) {
     lanes[e % 64] = fused(a.data[e * a.stride], b.data[e * b.stride], lanes[e % 64]);
+  }
   delta[row * args.num_heads + head] = tree_sum(lanes);
 }
 
@@ -253,8 +257,9 @@ void attention_backward_plain(Context& context, const AttentionBackwardArgs<T>& 
   });
   context.pool().parallel(sequences * kv_heads, [&](int64_t task, int worker) {
     const int64_t begin = offsets[task / kv_heads], end = offsets[task / kv_heads + 1];
-    for (int64_t key = begin; key < end; ++key)
+    for (int64_t key = begin; key < end; ++key) {
       dkv_of_key(args, delta, begin, end, key, task % kv_heads, context.worker<T>(worker));
+    }
   });
 }
 

@@ -306,8 +306,9 @@ void tile_task(const Args& args, const KeySequence& sequence, int64_t query_bloc
     transpose(state.total_o + row_low, 64, 1, d, rows, o, args.o.stride(0), true);
   } else {
     for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t e = 0; e < d; ++e)
+      for (int64_t e = 0; e < d; ++e) {
         o[r * args.o.stride(0) + e * args.o.stride(2)] = state.total_o[e * 64 + row_low + r];
+      }
     }
   }
   if (!args.lse.empty()) {
@@ -456,8 +457,9 @@ HWY_INLINE void row_finish(const Args& args, int64_t row, int64_t head, float* t
   }
   store_row(total + kStateO, args.head_dim, args.o.data() + row * args.o.stride(0) + head * args.o.stride(1),
             args.o.stride(2));
-  if (!args.lse.empty())
+  if (!args.lse.empty()) {
     args.lse.data()[row * args.num_heads + head] = total[0] + hn::GetLane(log_f32(one, hn::Set(one, total[1])));
+  }
 }
 
 HWY_INLINE void row_merge_span(const Args& args, const KeySequence& sequence, int64_t span, const float* states,
@@ -467,16 +469,18 @@ HWY_INLINE void row_merge_span(const Args& args, const KeySequence& sequence, in
   for (int64_t i = 0; i < sequence.num_rows; ++i) {
     const int64_t position = sequence.position_begin + i, first = first_seen(args, position);
     if (first >= span + kKeySpan || position < span) continue;
-    for (int64_t g = i * group; g < (i + 1) * group; ++g)
+    for (int64_t g = i * group; g < (i + 1) * group; ++g) {
       row_merge(padded, states + g * size, first >= span, totals + g * size);
+    }
   }
 }
 
 HWY_INLINE void row_finish_all(const Args& args, const KeySequence& sequence, int64_t kv_head, float* totals) {
   const int64_t group = args.num_heads / args.num_kv_heads, size = state_floats(args.head_dim);
   for (int64_t i = 0; i < sequence.num_rows; ++i) {
-    for (int64_t g = 0; g < group; ++g)
+    for (int64_t g = 0; g < group; ++g) {
       row_finish(args, sequence.row_begin + i, kv_head * group + g, totals + (i * group + g) * size);
+    }
   }
 }
 
@@ -531,8 +535,9 @@ void forward(Context& context, const Args& args) noexcept {
                   count = sequence.num_rows * (args.num_heads / args.num_kv_heads) * states;
     const float* partial = plan.partials + e.partial + kv_head * e.num_spans * count;
     float* totals = context.worker<float>(worker);
-    for (int64_t i = 0; i < e.num_spans; ++i)
+    for (int64_t i = 0; i < e.num_spans; ++i) {
       row_merge_span(args, sequence, (e.first_span + i) * kKeySpan, partial + i * count, totals);
+    }
     row_finish_all(args, sequence, kv_head, totals);
   };
   if (plan.num_tasks > 0) context.pool().parallel(plan.num_tasks, run);

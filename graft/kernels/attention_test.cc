@@ -66,9 +66,10 @@ std::vector<double> two_pass(const Shape& s, const Sequence<double>& x, std::vec
       for (double& y : w) l += y = std::exp(y - m);
       for (int64_t e = 0; e < s.head_dim; ++e) {
         double sum = 0;
-        for (int64_t j = first; j <= p; ++j)
+        for (int64_t j = first; j <= p; ++j) {
           sum +=
               w[static_cast<size_t>(j - first)] / l * x.v[static_cast<size_t>((j * s.kv_heads + g) * s.head_dim + e)];
+        }
         o.push_back(sum);
       }
       lse->push_back(m + std::log(l));
@@ -101,8 +102,9 @@ TEST(Attention, FloatIsCloseToDouble) {
   const Attended<double> want = attend<double>(runner(2), s, {&x}, Layout::kRows);
   const Attended<float> got = attend<float>(runner(2), s, {&y}, Layout::kRows);
   double worst = 0;
-  for (size_t i = 0; i < want.o.size(); ++i)
+  for (size_t i = 0; i < want.o.size(); ++i) {
     worst = std::max(worst, std::abs(want.o[i] - static_cast<double>(got.o[i])));
+  }
   // scores of size 8 with chains of 64 roundings: 64 * 2^-24 * 8 at the very worst
   EXPECT_LE(worst, 3e-5);
 }
@@ -159,8 +161,9 @@ void check_bits(const Shape& s, int64_t length, int64_t begin, bool thorough) {
 
 TEST(Attention, SameBitsAtEveryLength) {
   for (int64_t length : {1, 2, 15, 16, 17, 63, 64, 65, 129, 511, 512, 513}) {
-    for (int64_t window : {0, 1, 12, 64, 100, 600})
+    for (int64_t window : {0, 1, 12, 64, 100, 600}) {
       check_bits({4, 2, 16, window}, length, std::max<int64_t>(0, length - 40), window == 12);
+    }
   }
   check_bits({2, 1, 16, 0}, 600, 0, false);
   check_bits({2, 1, 16, 100}, 600, 0, false);
@@ -222,8 +225,9 @@ TEST(Attention, NanReachesWhatSeesItOnly) {
             const Attended<float> good = attend<float>(runner(2), s, {&x}, Layout::kRows);
             if (which == 0) x.q[static_cast<size_t>((bad * 4 + 1) * 24 + 3)] = nan;  // one query of head 1
             if (which == 1) x.k[static_cast<size_t>((bad * 2 + 1) * 24 + 3)] = nan;  // one key of heads 2 and 3
-            if (which == 2)
+            if (which == 2) {
               x.v[static_cast<size_t>((bad * 2 + 1) * 24 + 3)] = nan;  // one value of heads 2 and 3: one feature
+            }
             const Attended<float> got = attend<float>(runner(2), s, {&clean, &x}, layout);
             for (int64_t p = 0; p < 150; ++p) {
               for (int64_t h = 0; h < 4; ++h) {
@@ -278,8 +282,9 @@ TEST(Attention, EmptyBatchAndEmptySequence) {
     train_forward(runner(2), s, batch);
     const Gradients<float> g = train_backward(runner(2), s, batch);
     for (size_t e = 0; e < 16; ++e) EXPECT_FLOAT_EQ(g.dv[e], batch.d_o[e] + batch.d_o[16 + e]);
-    for (float y : g.dk)
+    for (float y : g.dk) {
       EXPECT_NEAR(y, 0, 1e-6);  // one key: the weight is 1 whatever the score; rounding of do . v - do . o remains
+    }
   }
 }
 
@@ -394,8 +399,9 @@ TEST(AttentionBackward, AnyStrides) {
             const auto put = [&](const std::vector<float>& from, View<float, 3> to) {
               for (int64_t t = 0; t < rows; ++t) {
                 for (int64_t h = 0; h < to.extent(1); ++h) {
-                  for (int64_t e = 0; e < head_dim; ++e)
+                  for (int64_t e = 0; e < head_dim; ++e) {
                     to(t, h, e) = from[static_cast<size_t>((t * to.extent(1) + h) * head_dim + e)];
+                  }
                 }
               }
             };

@@ -98,8 +98,9 @@ HWY_INLINE void multiply_add_some(const float* a, int64_t a_row, const float* b,
   const Vec at = hn::Set(d, static_cast<float>(k)), x = hn::LoadU(d, b);
   const auto takes = hn::And(hn::Ge(at, band.begin), hn::Lt(at, band.end));
   GRAFT_UNROLL
-  for (int m = 0; m < kRows; ++m)
+  for (int m = 0; m < kRows; ++m) {
     acc[m][0] = hn::IfThenElse(takes, hn::MulAdd(hn::Set(d, a[m * a_row]), x, acc[m][0]), acc[m][0]);
+  }
 }
 
 // k in [low, high) may take part; all outputs take [all_low, all_high).
@@ -177,8 +178,9 @@ template <class Band, class Init, class Finish>
 HWY_INLINE void product(Matrix a, const float* b, int64_t b_k, const Band& band, int64_t rows, int64_t columns,
                         const Init& init, const Finish& finish) {
   int64_t column = 0;
-  for (; column + kWide * kLanes <= columns; column += kWide * kLanes)
+  for (; column + kWide * kLanes <= columns; column += kWide * kLanes) {
     strip<kWide>(a, b, b_k, band, 0, rows, column, init, finish);
+  }
   if constexpr (kWide == 4) {
     if (column + 2 * kLanes <= columns) {
       strip<2>(a, b, b_k, band, 0, rows, column, init, finish);
@@ -276,8 +278,9 @@ HWY_INLINE void copy_rows(const float* from, int64_t from_row, int64_t from_colu
   for (int64_t r = 0; r < rows; ++r) {
     int64_t c = 0;
     if (from_column == 1) {
-      for (; c + kLanes <= columns; c += kLanes)
+      for (; c + kLanes <= columns; c += kLanes) {
         hn::StoreU(hn::LoadU(d, from + r * from_row + c), d, to + r * width + c);
+      }
     }
     for (; c < columns; ++c) to[r * width + c] = from[r * from_row + c * from_column];
     for (; c < width; ++c) to[r * width + c] = 0;
@@ -289,8 +292,9 @@ HWY_INLINE void store_row(const float* from, int64_t count, float* to, int64_t s
   const Tag d;
   int64_t e = 0;
   if (stride == 1) {
-    for (; e + kLanes <= count; e += kLanes)
+    for (; e + kLanes <= count; e += kLanes) {
       hn::StoreU(from != nullptr ? hn::LoadU(d, from + e) : hn::Zero(d), d, to + e);
+    }
   }
   for (; e < count; ++e) to[e * stride] = from != nullptr ? from[e] : 0;
 }

@@ -43,8 +43,9 @@ TEST(Dora, NormOfAdaptedRowsIsNearFloat64AndTheSameOnEveryLevel) {
       double sum = 0;
       for (int64_t k = 0; k < c.in; ++k) {
         double update = 0;
-        for (int64_t r = 0; r < c.rank; ++r)
+        for (int64_t r = 0; r < c.rank; ++r) {
           update += static_cast<double>(b.at(o, r)) * static_cast<double>(a.at(r, k));
+        }
         const double v = static_cast<double>(w.at(o, k)) + static_cast<double>(scaling) * update;
         sum += v * v;
       }
@@ -81,8 +82,9 @@ TEST(Dora, MergeAddsTheUpdateAndScalesRows) {
         double sum = 0;
         for (int64_t k = 0; k < c.in; ++k) {
           double update = 0;
-          for (int64_t r = 0; r < c.rank; ++r)
+          for (int64_t r = 0; r < c.rank; ++r) {
             update += static_cast<double>(b.at(o, r)) * static_cast<double>(a.at(r, k));
+          }
           v.push_back(static_cast<double>(w.at(o, k)) + 0.5 * update);
           sum += v.back() * v.back();
         }

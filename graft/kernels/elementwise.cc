@@ -21,8 +21,9 @@ const ElementwiseTable<T>& table() noexcept {
 template <typename T>
 void column_ratio(std::span<const T> magnitude, std::span<const T> norm, int64_t first, int64_t last,
                   T* ratio) noexcept {
-  for (int64_t j = first; j < last; ++j)
+  for (int64_t j = first; j < last; ++j) {
     ratio[j - first] = magnitude[static_cast<size_t>(j)] / norm[static_cast<size_t>(j)];
+  }
 }
 
 }  // namespace

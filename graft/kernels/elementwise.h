@@ -21,7 +21,8 @@ void column_scale(Context& context, View<const T, 2> z, std::span<const T> magni
 // dbias[j] += sum_i dy[i,j] where not empty. The norm is a constant, as in the paper. dz may be dy.
 template <typename T>
 void column_scale_backward(Context& context, View<const T, 2> dy, View<const T, 2> z, std::span<const T> magnitude,
-                           std::span<const T> norm, View<T, 2> dz, std::span<T> dmagnitude, std::span<T> dbias) noexcept;
+                           std::span<const T> norm, View<T, 2> dz, std::span<T> dmagnitude,
+                           std::span<T> dbias) noexcept;
 
 // dbias[j] += sum_i dy[i,j], rows ascending in blocks of 512.
 template <typename T>
@@ -33,7 +34,7 @@ void sum_rows(Context& context, View<const T, 2> dy, std::span<T> dbias) noexcep
 // its upper 24 bits read as a fraction; row_keys[i] names (data row, position), say row in the high and position in the low half.
 // A stream drawn from here must not be drawn from by RandomStream::block. p in [0, 1). Forward and backward are the same call. y may be x.
 template <typename T>
-void dropout(Context& context, const RandomStream& stream, uint64_t update, std::span<const uint64_t> row_keys, double p,
-             View<const T, 2> x, View<T, 2> y) noexcept;
+void dropout(Context& context, const RandomStream& stream, uint64_t update, std::span<const uint64_t> row_keys,
+             double p, View<const T, 2> x, View<T, 2> y) noexcept;
 
 }  // namespace graft

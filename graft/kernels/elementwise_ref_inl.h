@@ -25,8 +25,9 @@ void column_scale_rows(View<const T, 2> z, const T* ratio, const T* bias, View<T
   for (int64_t i = 0; i < y.extent(0); ++i) {
     const T* in = z.row(i);
     T* out = y.row(i);
-    for (int64_t j = 0; j < y.extent(1); ++j)
+    for (int64_t j = 0; j < y.extent(1); ++j) {
       out[j] = bias != nullptr ? std::fma(in[j], ratio[j], bias[j]) : in[j] * ratio[j];
+    }
   }
 }
 

@@ -23,8 +23,9 @@ void micro(const uint32_t* __restrict__ a, int64_t a_stride, const uint32_t* __r
 #pragma GCC unroll 8
   for (int m = 0; m < kRows; ++m) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v)
+    for (int v = 0; v < kVectors; ++v) {
       sum[m][v] = resume ? _mm512_loadu_ps(c + m * c_stride + 16 * v) : _mm512_setzero_ps();
+    }
   }
   const uint32_t* a3 = a + 3 * a_stride;  // two bases, so that the addresses of six rows fit the registers
   for (int64_t p = 0; p < num_pairs; ++p) {

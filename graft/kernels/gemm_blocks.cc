@@ -40,8 +40,9 @@ Block block_nt(const GemmTable& table, const Operand<float>& w, int64_t o0, int6
       table.transpose_rows(rows, w.rows.stride(0), count, n, scratch);
     } else {
       for (int64_t k = 0; k < n; ++k) {
-        for (int64_t j = 0; j < count; ++j)
+        for (int64_t j = 0; j < count; ++j) {
           scratch[k * kGemmPanel + j] = rows[j * w.rows.stride(0) + k * w.rows.stride(1)];
+        }
       }
     }
   } else if (w.weight->type() == DType::kF32) {

@@ -52,8 +52,9 @@ bool blocked_nn(Context& context, Compute compute, std::span<const MatmulSource<
   const int64_t rows = dx.extent(0), columns = dx.extent(1);
   int64_t longest = 0;
   for (const MatmulSource<float>& source : sources) {
-    if (source.dy.stride(1) != 1 || (source.w.weight != nullptr && source.w.weight->type() == DType::kF64))
+    if (source.dy.stride(1) != 1 || (source.w.weight != nullptr && source.w.weight->type() == DType::kF64)) {
       return false;
+    }
     longest = std::max(longest, source.dy.extent(1));
   }
   if (rows == 0 || columns == 0) return true;
@@ -149,8 +150,9 @@ bool blocked_tn(Context& context, View<const float, 2> a, View<const float, 2> b
 bool blocked_dora(Context& context, const Operand<float>& w, View<const float, 2> a, View<const float, 2> b,
                   float scaling, std::span<float> norm, View<float, 2> merged) noexcept {
   const GemmTable* table = gemm_simd();
-  if (table == nullptr || a.stride(1) != 1 || b.stride(1) != 1 || (merged.data() != nullptr && merged.stride(1) != 1))
+  if (table == nullptr || a.stride(1) != 1 || b.stride(1) != 1 || (merged.data() != nullptr && merged.stride(1) != 1)) {
     return false;
+  }
   if (w.weight != nullptr && w.weight->type() == DType::kF64) return false;
   const int64_t out = w.out_features(), in = a.extent(1), rank = a.extent(0);
   context.pool().parallel(ceil_div(out, kGemmPanel), [&](int64_t task, int) {

@@ -78,8 +78,9 @@ void epilogue_panels(const GemmTable& table, const MatmulOutput<float>& output, 
       finish(table, output, c + i * kGemmPanel, c_stride, 0, rows, o0, count);
       continue;
     }
-    for (int64_t t = 0; t < rows; ++t)
+    for (int64_t t = 0; t < rows; ++t) {
       std::memcpy(sums + t * kGemmPanel, c + t * c_stride + i * kGemmPanel, kGemmPanel * sizeof(float));
+    }
     add_terms(table, output, 0, rows, o0, count, scratch, sums);
     finish(table, output, sums, kGemmPanel, 0, rows, o0, count);
   }

@@ -24,7 +24,7 @@ struct GemmRefTable {
   void (*widen_row)(const Operand<T>& w, int64_t row, int64_t column_begin, int64_t n, T* out) noexcept;
   // v = W[row, :] + scaling * b_row A; written to `merged` where that is not null (w's row may lie there). Returns || v
   // ||_2.
-  T (*dora_row)
+  T(*dora_row)
   (const Operand<T>& w, int64_t row, View<const T, 2> a, const T* b_row, int64_t b_stride, T scaling,
    T* merged) noexcept;
 };

@@ -130,8 +130,9 @@ void any_tile(int rows, int lanes, const float* a, int64_t a_stride, const float
     for (; j + kColumnVectors * kLanes <= lanes; j += kColumnVectors * kLanes) {
       micro_rows<kTransposed, kColumnVectors>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, add);
     }
-    for (; j < lanes; j += kLanes)
+    for (; j < lanes; j += kLanes) {
       micro_rows<kTransposed, 1>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, add);
+    }
     rows -= now;
     a = entry<kTransposed>(a, a_stride, now);
     c += now * c_stride;
@@ -233,8 +234,9 @@ void micro_panels(const float* HWY_RESTRICT a, int64_t a_stride, const uint32_t*
         for (int v = 0; v < kVectors; ++v) {
           const VF low = widen_low<kBf16>(hn::LoadU(du, from + p * panel_stride + v * kLanes));
           GRAFT_UNROLL
-          for (int m = 0; m < kRows; ++m)
+          for (int m = 0; m < kRows; ++m) {
             sum[m][p][v] = hn::MulAdd(hn::Set(df, a[m * a_stride + k]), low, sum[m][p][v]);
+          }
         }
       }
     }
@@ -327,8 +329,9 @@ void micro_panels_f32(const float* HWY_RESTRICT a, int64_t a_stride, const float
       for (int v = 0; v < kVectors; ++v) {
         const VF value = hn::LoadU(df, w + p * panel_stride + v * kLanes);
         GRAFT_UNROLL
-        for (int m = 0; m < kRows; ++m)
+        for (int m = 0; m < kRows; ++m) {
           sum[m][p][v] = hn::MulAdd(hn::Set(df, a[m * a_stride + k]), value, sum[m][p][v]);
+        }
       }
     }
   }
@@ -438,11 +441,13 @@ void transpose_pairs_type(const uint32_t* HWY_RESTRICT pairs, int64_t n, int64_t
   for (int64_t row = 0; row < n; row += 4) {
     for (int64_t p = 0; p < num_pairs; p += 4) {
       V4 r[4];
-      for (int64_t i = 0; i < 4; ++i)
+      for (int64_t i = 0; i < 4; ++i) {
         r[i] = p + i < num_pairs ? hn::LoadU(d4, pairs + (p + i) * 64 + row) : hn::Zero(d4);
+      }
       transpose4(r[0], r[1], r[2], r[3]);
-      for (int64_t i = 0; i < 4; ++i)
+      for (int64_t i = 0; i < 4; ++i) {
         store_row<kBf16>(r[i], out + (row + i) * 64 + 2 * p);  // rows beyond n: the block has room
+      }
     }
   }
 }
@@ -560,8 +565,9 @@ void dora_block(const float* w, const float* update, int64_t rows, int64_t n, fl
       dora_at<kLanes>(w + i * 64 + j, u == nullptr ? u : u + j, scaling, squares + i * 64 + j,
                       to == nullptr ? to : to + j);
     }
-    for (; j < n; ++j)
+    for (; j < n; ++j) {
       dora_at<1>(w + i * 64 + j, u == nullptr ? u : u + j, scaling, squares + i * 64 + j, to == nullptr ? to : to + j);
+    }
   }
 }
 

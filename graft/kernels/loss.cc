@@ -117,8 +117,9 @@ double head_cross_entropy(Context& context, const HeadLossArgs<T>& args) noexcep
       matmul_nn<T>(context, args.compute, std::span<const MatmulSource<T>>(&source, 1), false,
                    rows_of(args.dlora_h, first, last));
     }
-    if (args.dlora_b.data() != nullptr)
+    if (args.dlora_b.data() != nullptr) {
       matmul_tn<T>(context, z, rows_of(args.lora.h, first, last), T{1}, true, args.dlora_b);
+    }
   }
   return loss;
 }

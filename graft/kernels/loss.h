@@ -19,24 +19,25 @@ namespace graft {
 // counts for nothing unless all are. labels in [0, vocab). Rows with weight 0 still get their nll.
 template <typename T>
 struct HeadLossArgs {
-  View<const T, 2> x;                     // [rows, hidden]: only rows that have a label
-  Operand<T> head;                        // [vocab, hidden]
-  LoraTerm<T> lora;                       // optional (h.data() == nullptr): terms of the head; rows 0 … rows
-  std::span<const int32_t> labels;        // [rows]
-  std::span<const double> weights;        // [rows]
+  View<const T, 2> x;               // [rows, hidden]: only rows that have a label
+  Operand<T> head;                  // [vocab, hidden]
+  LoraTerm<T> lora;                 // optional (h.data() == nullptr): terms of the head; rows 0 … rows
+  std::span<const int32_t> labels;  // [rows]
+  std::span<const double> weights;  // [rows]
   double label_smoothing = 0;
   Compute compute = Compute::kF32;
-  int64_t chunk_rows = 64;                // rows whose logits are in memory at once; does not change any bit of loss, nll and dx
-  std::span<T> nll;                       // [rows], written; may be empty
-  View<T, 2> dx;                          // [rows, hidden], written; null: forward only
-  View<T, 2> dhead;                       // [vocab, hidden], added to; null if the head is frozen
-  View<T, 2> dlora_h;                     // [rows, rank], written; null without LoRA on the head
-  View<T, 2> dlora_b;                     // [vocab, rank], added to
+  int64_t chunk_rows = 64;  // rows whose logits are in memory at once; does not change any bit of loss, nll and dx
+  std::span<T> nll;         // [rows], written; may be empty
+  View<T, 2> dx;            // [rows, hidden], written; null: forward only
+  View<T, 2> dhead;         // [vocab, hidden], added to; null if the head is frozen
+  View<T, 2> dlora_h;       // [rows, rank], written; null without LoRA on the head
+  View<T, 2> dlora_b;       // [vocab, rank], added to
 };
 template <typename T>
 double head_cross_entropy(Context& context, const HeadLossArgs<T>& args) noexcept;  // returns loss
 // For T = float; for double (tests) ask for twice the chunk_rows.
-ScratchNeed head_cross_entropy_scratch(int num_threads, int64_t hidden, int64_t vocab, int64_t chunk_rows, int64_t rank);
+ScratchNeed head_cross_entropy_scratch(int num_threads, int64_t hidden, int64_t vocab, int64_t chunk_rows,
+                                       int64_t rank);
 
 // log softmax of a row, in place allowed: y = z - logZ with the order above. Returns logZ.
 float log_softmax(std::span<const float> z, std::span<float> y) noexcept;

@@ -87,11 +87,13 @@ Result<double> plain(const Problem<T>& p) {
     double top = -INFINITY, mean = 0, sum = 0;
     for (int64_t v = 0; v < p.vocab; ++v) {
       double& at = z[static_cast<size_t>(v)];
-      for (int64_t k = 0; k < p.hidden; ++k)
+      for (int64_t k = 0; k < p.hidden; ++k) {
         at += static_cast<double>(p.x[static_cast<size_t>(i * p.hidden + k)]) *
               p.head[static_cast<size_t>(v * p.hidden + k)];
-      for (int64_t k = 0; k < p.rank; ++k)
+      }
+      for (int64_t k = 0; k < p.rank; ++k) {
         at += static_cast<double>(p.h[static_cast<size_t>(i * p.rank + k)]) * p.b[static_cast<size_t>(v * p.rank + k)];
+      }
       top = std::max(top, at);
       mean += at / static_cast<double>(p.vocab);
     }

@@ -21,6 +21,7 @@ void rms_norm(Context& context, View<const T, 2> x, std::span<const T> weight, d
 // its rows are summed ascending by fused multiply-adds from +0 in blocks of 512: the same bits on any thread count.
 template <typename T>
 void rms_norm_backward(Context& context, View<const T, 2> dy, View<const T, 2> x, std::span<const T> weight,
-                       std::span<const T> rrms, View<const T, 2> residual, View<T, 2> dx, std::span<T> dweight) noexcept;
+                       std::span<const T> rrms, View<const T, 2> residual, View<T, 2> dx,
+                       std::span<T> dweight) noexcept;
 
 }  // namespace graft

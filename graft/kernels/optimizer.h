@@ -18,11 +18,13 @@ struct AdamWStep {
   double grad_scale = 1;  // the clip factor
 };
 template <typename T>
-void adamw(Context& context, const AdamWStep& step, std::span<const T> grad, std::span<T> param, std::span<T> m, std::span<T> v) noexcept;
+void adamw(Context& context, const AdamWStep& step, std::span<const T> grad, std::span<T> param, std::span<T> m,
+           std::span<T> v) noexcept;
 
 // p <- p * (1 - lr * weight_decay) - lr * grad_scale * g.
 template <typename T>
-void sgd(Context& context, double lr, double weight_decay, double grad_scale, std::span<const T> grad, std::span<T> param) noexcept;
+void sgd(Context& context, double lr, double weight_decay, double grad_scale, std::span<const T> grad,
+         std::span<T> param) noexcept;
 
 // sum of squares in f64: 64 lanes (i mod 64), tree, blocks of 4,096 summed the same way. NaN and infinity pass through.
 template <typename T>

@@ -49,8 +49,9 @@ double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.
 
 double yarn_attention_factor(const RopeParameters& p) {
   if (p.attention_factor != 0) return p.attention_factor;
-  if (p.mscale != 0 && p.mscale_all_dim != 0)
+  if (p.mscale != 0 && p.mscale_all_dim != 0) {
     return yarn_mscale(p.factor, p.mscale) / yarn_mscale(p.factor, p.mscale_all_dim);
+  }
   return yarn_mscale(p.factor, 1);
 }
 

@@ -174,9 +174,10 @@ TEST(Rope, RotatesPairsAndBack) {
         EXPECT_NEAR(y[a], x[a] * co - x[b] * si, 1e-15);
         EXPECT_NEAR(y[b], x[b] * co + x[a] * si, 1e-15);
       }
-      for (int64_t e = 6; e < 10; ++e)
+      for (int64_t e = 6; e < 10; ++e) {
         EXPECT_EQ(y[static_cast<size_t>((t * c.heads + 1) * 10 + e)],
                   x[static_cast<size_t>((t * c.heads + 1) * 10 + e)]);
+      }
     }
     const std::vector<double> back = rotate(runner, c, y, table, interleaved, true, true);
     for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(back[i], x[i], 3e-7);  // cos^2 + sin^2 of f32 tables

@@ -190,8 +190,9 @@ void Weight::pack_rows(Context& context, int64_t first_row, int64_t num_rows, DT
           if (type_ == DType::kBF16 && table != nullptr) {
             table->round_bf16(values, n, line);
           } else {
-            for (int64_t k = 0; k < n; ++k)
+            for (int64_t k = 0; k < n; ++k) {
               line[k] = type_ == DType::kBF16 ? to_bf16(values[k]).bits : to_f16(values[k]).bits;
+            }
           }
         }
         if (n % 2 != 0) line[n] = 0;

@@ -20,7 +20,9 @@ void draw_a(Context& context, AdapterMatrix& a, std::string_view init, uint64_t 
     const double bound = 1.0 / std::sqrt(in);
     fill_uniform<float>(context, stream, -bound, bound, a.values());
   } else {
-    const double std = init == "gaussian" ? 1.0 / rank : init == "gaussian_rank" ? 1.0 / std::sqrt(rank) : 1.0 / std::sqrt(in);
+    const double std = init == "gaussian"        ? 1.0 / rank
+                       : init == "gaussian_rank" ? 1.0 / std::sqrt(rank)
+                                                 : 1.0 / std::sqrt(in);
     fill_normal<float>(context, stream, std, a.values());
   }
 }
@@ -62,7 +64,9 @@ std::vector<std::string> saved_paths(const LoraConfig& config, const ModelConfig
     if (t.name.ends_with(".weight")) known.push_back(t.name.substr(0, t.name.size() - 7));
   }
   for (const std::string& path : known) {
-    if (names_module(config.modules_to_save, path) && std::find(paths.begin(), paths.end(), path) == paths.end()) paths.push_back(path);
+    if (names_module(config.modules_to_save, path) && std::find(paths.begin(), paths.end(), path) == paths.end()) {
+      paths.push_back(path);
+    }
   }
   for (const std::string& path : paths) {
     GRAFT_CHECK(path == "lm_head" || path == "model.embed_tokens" || path.ends_with("norm"),
@@ -76,7 +80,9 @@ std::vector<std::string> saved_paths(const LoraConfig& config, const ModelConfig
 std::vector<float> transposed(const std::vector<float>& m, int64_t rows, int64_t columns) {
   std::vector<float> out(m.size());
   for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < columns; ++j) out[static_cast<size_t>(j * rows + i)] = m[static_cast<size_t>(i * columns + j)];
+    for (int64_t j = 0; j < columns; ++j) {
+      out[static_cast<size_t>(j * rows + i)] = m[static_cast<size_t>(i * columns + j)];
+    }
   }
   return out;
 }
@@ -94,16 +100,18 @@ AdapterSites adapter_sites(const LoraConfig& config, const ModelConfig& model, s
   AdapterSites sites;
   const std::vector<BaseModule> modules = base_modules(model);
   for (const LoraTarget& target : resolve_targets(config, modules, where, training)) {
-    GRAFT_CHECK_HINT(target.module.kind != ModuleKind::kEmbedding || !config.use_dora,
-                     "leave embed_tokens out of the targets, train without DoRA, or train it whole with modules_to_save", "{}: DoRA on '{}' is not supported",
-                     where, target.module.path);
+    GRAFT_CHECK_HINT(
+        target.module.kind != ModuleKind::kEmbedding || !config.use_dora,
+        "leave embed_tokens out of the targets, train without DoRA, or train it whole with modules_to_save",
+        "{}: DoRA on '{}' is not supported", where, target.module.path);
     sites.modules.push_back({target.module.path, target.rank, target.scaling, config.use_dora});
   }
   sites.saved_modules = saved_paths(config, model);
   return sites;
 }
 
-AdapterWeights AdapterWeights::create(Context& context, const Model& model, const LoraConfig& config, std::string_view init, uint64_t seed) {
+AdapterWeights AdapterWeights::create(Context& context, const Model& model, const LoraConfig& config,
+                                      std::string_view init, uint64_t seed) {
   AdapterWeights w;
   w.config = config;
   w.sites = adapter_sites(config, model.config(), "LoRA config", true);
@@ -112,7 +120,8 @@ AdapterWeights AdapterWeights::create(Context& context, const Model& model, cons
   for (const AdapterSites::Module& site : w.sites.modules) {
     if (site.path == kEmbedding) {  // as PEFT: A = 0, B normal
       AdapterMatrix a(model.config().vocab_size, site.rank), b(model.config().hidden_size, site.rank);
-      fill_normal<float>(context, RandomStream(seed, stream_hash(site.path + ".lora_B")), 1.0, b.values().first(static_cast<size_t>(b.rows * b.columns)));
+      fill_normal<float>(context, RandomStream(seed, stream_hash(site.path + ".lora_B")), 1.0,
+                         b.values().first(static_cast<size_t>(b.rows * b.columns)));
       w.tensors[site.path + ".lora_A"] = std::move(a);
       w.tensors[site.path + ".lora_B"] = std::move(b);
       continue;
@@ -132,7 +141,9 @@ AdapterWeights AdapterWeights::create(Context& context, const Model& model, cons
     w.tensors[site.path + ".lora_A"] = std::move(a);
     w.tensors[site.path + ".lora_B"] = std::move(b);
   }
-  for (const std::string& path : w.sites.saved_modules) w.tensors[path + ".weight"] = copy_of(context, base_of(model, path));
+  for (const std::string& path : w.sites.saved_modules) {
+    w.tensors[path + ".weight"] = copy_of(context, base_of(model, path));
+  }
   return w;
 }
 
@@ -149,7 +160,8 @@ AdapterWeights AdapterWeights::load(Context& context, const Model& model, const 
   for (const AdapterTensor& t : adapter.tensors) {
     GRAFT_CHECK(!t.embedding || t.magnitude.empty(), "{}: DoRA on '{}' is not supported", adapter.path, t.module);
     w.sites.modules.push_back({t.module, t.rank, t.scaling, !t.magnitude.empty()});
-    w.tensors[t.module + ".lora_A"] = t.embedding ? from_vector(transposed(t.a, t.rank, t.in), t.in, t.rank) : from_vector(t.a, t.rank, t.in);
+    w.tensors[t.module + ".lora_A"] =
+        t.embedding ? from_vector(transposed(t.a, t.rank, t.in), t.in, t.rank) : from_vector(t.a, t.rank, t.in);
     w.tensors[t.module + ".lora_B"] = from_vector(t.b, t.out, t.rank);
     if (!t.magnitude.empty()) w.tensors[t.module + ".lora_magnitude_vector"] = from_vector(t.magnitude, t.out, 1, true);
   }
@@ -188,7 +200,9 @@ void AdapterWeights::save(const std::string& folder, const std::map<std::string,
   }
   for (const std::string& path : sites.saved_modules) {
     const AdapterMatrix& m = tensors.at(path + ".weight");
-    adapter.saved.push_back({path + ".weight", m.is_vector ? std::vector<int64_t>{m.rows} : std::vector<int64_t>{m.rows, m.columns}, to_vector(m), true});
+    adapter.saved.push_back({path + ".weight",
+                             m.is_vector ? std::vector<int64_t>{m.rows} : std::vector<int64_t>{m.rows, m.columns},
+                             to_vector(m), true});
   }
   write_adapter(folder, adapter);
 }

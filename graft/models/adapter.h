@@ -32,7 +32,8 @@ struct AdapterWeights {
 
   // A fresh adapter on a model: A drawn by `init` (kaiming, gaussian, gaussian_rank, gaussian_in), named by (seed, tensor), B = 0, DoRA's
   // magnitudes the norms of the base's rows, saved modules copies of the base. Errors: targets as resolve_targets.
-  static AdapterWeights create(Context& context, const Model& model, const LoraConfig& config, std::string_view init, uint64_t seed);
+  static AdapterWeights create(Context& context, const Model& model, const LoraConfig& config, std::string_view init,
+                               uint64_t seed);
   // An adapter folder (PEFT, mlx-lm) or file made for this model.
   static AdapterWeights load(Context& context, const Model& model, const std::string& path, bool partial = false);
   // PEFT's adapter_config.json and adapter_model.safetensors in `folder`.

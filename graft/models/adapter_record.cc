@@ -19,9 +19,11 @@ std::optional<AdapterRecord> read_adapter_record(const std::string& path) {
   if (!path_exists(file)) return std::nullopt;
   const Json json = read_json(file, {}, size_t{1} << 20);
   const auto is_text_list = [](const Json& value) {
-    return value.is_array() && std::all_of(value.begin(), value.end(), [](const Json& item) { return item.is_string(); });
+    return value.is_array() &&
+           std::all_of(value.begin(), value.end(), [](const Json& item) { return item.is_string(); });
   };
-  GRAFT_CHECK(json.is_object() && json.contains("rows") && json["rows"].is_string() && json.contains("template_args") && is_text_list(json["template_args"]),
+  GRAFT_CHECK(json.is_object() && json.contains("rows") && json["rows"].is_string() && json.contains("template_args") &&
+                  is_text_list(json["template_args"]),
               "{}: expected an object with rows (\"chat\" or \"raw\") and template_args (a list of \"K=V\")", file);
   AdapterRecord record;
   record.chat = json["rows"] == "chat";

@@ -12,6 +12,7 @@ struct AdapterRecord {
   std::vector<std::string> template_args;  // K=V, as given to `train`
 };
 void write_adapter_record(const std::string& folder, const AdapterRecord& record);
-std::optional<AdapterRecord> read_adapter_record(const std::string& path);  // of a folder, or of the folder a file lies in
+std::optional<AdapterRecord> read_adapter_record(
+    const std::string& path);  // of a folder, or of the folder a file lies in
 
 }  // namespace graft

@@ -30,7 +30,8 @@ struct AdapterSites {
     bool dora = false;
   };
   std::vector<Module> modules;
-  std::vector<std::string> saved_modules;  // modules_to_save: full copies, "lm_head", "model.embed_tokens", "model.norm"
+  std::vector<std::string>
+      saved_modules;  // modules_to_save: full copies, "lm_head", "model.embed_tokens", "model.norm"
   const Module* find(std::string_view path) const;
   bool saves(std::string_view path) const;
 };
@@ -46,11 +47,11 @@ struct DecoderOptions {
   DType dtype = DType::kF32;  // kF64 in tests
   Compute compute = Compute::kF32;
   DecoderOutput output = DecoderOutput::kLogits;
-  bool train_base = false;               // full fine-tuning: every base parameter is trained
-  bool train_adapter = false;            // the adapter of slot 0 is trained
-  std::vector<AdapterSites> adapters;   // one per slot
-  bool adapter_rows = false;             // adapter_offsets names the rows of each slot
-  bool keep_hidden = false;              // hidden.0 … hidden.N stay readable
+  bool train_base = false;             // full fine-tuning: every base parameter is trained
+  bool train_adapter = false;          // the adapter of slot 0 is trained
+  std::vector<AdapterSites> adapters;  // one per slot
+  bool adapter_rows = false;           // adapter_offsets names the rows of each slot
+  bool keep_hidden = false;            // hidden.0 … hidden.N stay readable
   double dropout = 0;
   bool dropout_at_rank = false;
   uint64_t seed = 0;
@@ -61,17 +62,17 @@ struct DecoderOptions {
 // A decoder as a graph and the values to bind. Parameters are named as in the model's files.
 struct DecoderGraph {
   Graph graph;
-  Value ids, positions;              // i32 [tokens]
-  Value sequence_offsets;            // i32 [sequences + 1]
-  Value adapter_offsets;             // i32 [slots + 1], with adapter_rows
-  Value row_keys;                    // u64 [tokens], with dropout
-  Value label_rows, labels;          // i32 [labels]
-  Value label_weights;               // f64 [labels]
-  Value loss;                        // f64 [1], written by the run
-  Value nll;                         // [labels, 1]
-  Value logits;                      // [tokens or labels, vocab]
+  Value ids, positions;      // i32 [tokens]
+  Value sequence_offsets;    // i32 [sequences + 1]
+  Value adapter_offsets;     // i32 [slots + 1], with adapter_rows
+  Value row_keys;            // u64 [tokens], with dropout
+  Value label_rows, labels;  // i32 [labels]
+  Value label_weights;       // f64 [labels]
+  Value loss;                // f64 [1], written by the run
+  Value nll;                 // [labels, 1]
+  Value logits;              // [tokens or labels, vocab]
   std::vector<Value> hidden;
-  std::map<std::string, Value> parameters;                        // base, by the name in the files
+  std::map<std::string, Value> parameters;                       // base, by the name in the files
   std::vector<std::map<std::string, Value>> adapter_parameters;  // per slot: "PATH.lora_A", …
 };
 

@@ -94,11 +94,13 @@ TEST(Decoder, LossFollowsTheGradientOfEveryKindOfAdapter) {
     SCOPED_TRACE("head, label smoothing");
     DecoderOptions options = train;
     options.label_smoothing = 0.1;
-    check_direction(tiny, random_adapter(tiny.workers.context, tiny.single, lora_config(3, "q_proj,lm_head"), 7), options);
+    check_direction(tiny, random_adapter(tiny.workers.context, tiny.single, lora_config(3, "q_proj,lm_head"), 7),
+                    options);
   }
   {
     SCOPED_TRACE("embedding");
-    AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(3, "q_proj,embed_tokens"), 7);
+    AdapterWeights adapter =
+        random_adapter(tiny.workers.context, tiny.single, lora_config(3, "q_proj,embed_tokens"), 7);
     const RandomStream stream(3, 3);
     uint64_t i = 0;
     for (float& v : adapter.tensors.at("model.embed_tokens.lora_A").values()) v = stream.uniform(i++) - 0.5f;
@@ -120,7 +122,8 @@ TEST(Decoder, LossFollowsTheGradientOfEveryKindOfAdapter) {
 
 TEST(Decoder, ZeroBIsTheBaseBitForBit) {
   Tiny tiny(tiny_config("qwen2"), DType::kBF16);
-  const AdapterWeights fresh = AdapterWeights::create(tiny.workers.context, tiny.single, lora_config(4, kSeven + ",lm_head"), "kaiming", 1);
+  const AdapterWeights fresh =
+      AdapterWeights::create(tiny.workers.context, tiny.single, lora_config(4, kSeven + ",lm_head"), "kaiming", 1);
   DecoderBench base(tiny.workers.context, tiny.single, options_of(DecoderOutput::kLogits));
   DecoderBench adapted(tiny.workers.context, tiny.single, options_of(DecoderOutput::kLogits), {&fresh});
   base.run(), adapted.run();
@@ -129,7 +132,8 @@ TEST(Decoder, ZeroBIsTheBaseBitForBit) {
 
 TEST(Decoder, FirstGradientIsZeroForAAndNotForB) {
   Tiny tiny(tiny_config("qwen2"));
-  const AdapterWeights fresh = AdapterWeights::create(tiny.workers.context, tiny.single, lora_config(4, kSeven), "kaiming", 1);
+  const AdapterWeights fresh =
+      AdapterWeights::create(tiny.workers.context, tiny.single, lora_config(4, kSeven), "kaiming", 1);
   DecoderBench b(tiny.workers.context, tiny.single, options_of(DecoderOutput::kTrain, DType::kF32, true), {&fresh});
   b.run();
   int seen = 0;
@@ -171,10 +175,12 @@ TEST(Decoder, RecomputeGivesTheSameBitsFromLessMemory) {
   config["num_hidden_layers"] = 6;
   Tiny tiny(config);
   const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(4, kSeven), 7);
-  DecoderBench plain(tiny.workers.context, tiny.single, options_of(DecoderOutput::kTrain, DType::kF32, true), {&adapter});
+  DecoderBench plain(tiny.workers.context, tiny.single, options_of(DecoderOutput::kTrain, DType::kF32, true),
+                     {&adapter});
   const double loss = plain.run();
   for (const int every : {1, 2, 3}) {
-    DecoderBench b(tiny.workers.context, tiny.single, options_of(DecoderOutput::kTrain, DType::kF32, true), {&adapter}, every);
+    DecoderBench b(tiny.workers.context, tiny.single, options_of(DecoderOutput::kTrain, DType::kF32, true), {&adapter},
+                   every);
     EXPECT_EQ(b.run(), loss) << every;
     EXPECT_EQ(b.gradients(), plain.gradients()) << every;
     EXPECT_LT(b.plan.arena_bytes(), plain.plan.arena_bytes()) << every;
@@ -184,7 +190,8 @@ TEST(Decoder, RecomputeGivesTheSameBitsFromLessMemory) {
 TEST(Decoder, ATrainStepAllocatesNothing) {
   Tiny tiny(tiny_config("qwen2"));
   const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(4, kSeven), 7);
-  DecoderBench b(tiny.workers.context, tiny.single, options_of(DecoderOutput::kTrain, DType::kF32, true), {&adapter}, 1);
+  DecoderBench b(tiny.workers.context, tiny.single, options_of(DecoderOutput::kTrain, DType::kF32, true), {&adapter},
+                 1);
   const int64_t buffers = Buffer::num_created(), allocations = test::num_allocations;
   for (int i = 0; i < 3; ++i) b.plan.run(tiny.workers.context, b.inputs);
   EXPECT_EQ(test::num_allocations, allocations);
@@ -234,7 +241,9 @@ TEST(Decoder, ParameterCountsOfPublishedModels) {
     json.erase("eos_token_id");
     const ModelConfig config = parse_model_config(json, "config.json");
     int64_t all = 0;
-    for (const ExpectedTensor& t : family_of(config).tensors(config)) all += t.shape[0] * (t.shape.size() == 2 ? t.shape[1] : 1);
+    for (const ExpectedTensor& t : family_of(config).tensors(config)) {
+      all += t.shape[0] * (t.shape.size() == 2 ? t.shape[1] : 1);
+    }
     EXPECT_EQ(all, m.parameters);
     EXPECT_EQ(all - m.vocab * m.hidden * (m.tied ? 1 : 2), m.without_embedding);
     const auto count = [&](const std::string& targets) {
@@ -286,8 +295,10 @@ TEST(Decoder, MemorisesSixteenSequences) {
     plan.prepare(context);
     tiny.single.bind(plan, graph);
     if (with != nullptr) with->bind(plan, graph);
-    plan.bind(graph.ids, ids.data()), plan.bind(graph.positions, positions.data()), plan.bind(graph.sequence_offsets, offsets.data());
-    plan.bind(graph.label_rows, label_rows.data()), plan.bind(graph.labels, labels.data()), plan.bind(graph.label_weights, weights.data());
+    plan.bind(graph.ids, ids.data()), plan.bind(graph.positions, positions.data()),
+        plan.bind(graph.sequence_offsets, offsets.data());
+    plan.bind(graph.label_rows, label_rows.data()), plan.bind(graph.labels, labels.data()),
+        plan.bind(graph.label_weights, weights.data());
     plan.bind(graph.loss, &loss);
   };
   RunInputs inputs;

@@ -22,7 +22,8 @@ class Builder {
     out_.positions = g.bound("positions", {Rows::kTokens, 0, 1, 0}, DType::kI32);
     out_.sequence_offsets = g.bound("sequence_offsets", {Rows::kSequences, 0, 1, 1}, DType::kI32);
     if (options.adapter_rows) {
-      out_.adapter_offsets = g.bound("adapter_offsets", fixed_shape(static_cast<int64_t>(options.adapters.size()) + 1, 1), DType::kI32);
+      out_.adapter_offsets =
+          g.bound("adapter_offsets", fixed_shape(static_cast<int64_t>(options.adapters.size()) + 1, 1), DType::kI32);
     }
     context_.compute = options.compute;
     context_.adapter_offsets = out_.adapter_offsets;
@@ -99,7 +100,8 @@ class Builder {
     for (size_t slot = 0; slot < options_.adapters.size(); ++slot) {
       const AdapterSites::Module* module = options_.adapters[slot].find(kEmbedding);
       if (module == nullptr) continue;
-      GRAFT_CHECK(options_.adapters.size() == 1, "{}: an adapter on the embedding cannot share a batch with others", kEmbedding);
+      GRAFT_CHECK(options_.adapters.size() == 1, "{}: an adapter on the embedding cannot share a batch with others",
+                  kEmbedding);
       adapter.a = adapter_parameter(slot, kEmbedding + std::string(".lora_A"), vocab, module->rank);
       adapter.b = adapter_parameter(slot, kEmbedding + std::string(".lora_B"), hidden, module->rank);
       adapter.scaling = module->scaling;
@@ -119,7 +121,8 @@ class Builder {
   Value saved_module(const std::string& path, int64_t rows, int64_t columns) {
     for (size_t slot = 0; slot < options_.adapters.size(); ++slot) {
       if (!options_.adapters[slot].saves(path)) continue;
-      GRAFT_CHECK(options_.adapters.size() == 1, "{}: an adapter with modules_to_save cannot share a batch with others", path);
+      GRAFT_CHECK(options_.adapters.size() == 1, "{}: an adapter with modules_to_save cannot share a batch with others",
+                  path);
       Value& value = out_.adapter_parameters[slot][path + ".weight"];
       if (value) return value;
       value = g().bound(path + ".weight", fixed_shape(rows, columns));
@@ -161,10 +164,12 @@ Value attention_block(Builder& b, const ModelConfig& c, int64_t layer, Value x) 
 Value mlp_block(Builder& b, const ModelConfig& c, int64_t layer, Value x) {
   Graph& g = b.g();
   const std::string path = layer_name(layer) + ".mlp.";
-  const Value n = rms_norm(g, x, b.norm(layer_name(layer) + ".post_attention_layernorm", c.hidden_size), c.rms_norm_eps);
-  const std::vector<Value> gate_up = linears(g, b.context(), n,
-                                             {b.linear_layer(path + "gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias),
-                                              b.linear_layer(path + "up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)});
+  const Value n =
+      rms_norm(g, x, b.norm(layer_name(layer) + ".post_attention_layernorm", c.hidden_size), c.rms_norm_eps);
+  const std::vector<Value> gate_up =
+      linears(g, b.context(), n,
+              {b.linear_layer(path + "gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias),
+               b.linear_layer(path + "up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)});
   return linear(g, b.context(), swiglu(g, gate_up[0], gate_up[1]),
                 b.linear_layer(path + "down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias), x);
 }
@@ -194,7 +199,9 @@ void add_head(Builder& b, const ModelConfig& c, const DecoderOptions& options, V
     g.keep(out.logits);
     return;
   }
-  GRAFT_CHECK(!head.magnitude, "lm_head: DoRA on the output head is not supported; leave lm_head out of the targets or train without --dora");
+  GRAFT_CHECK(
+      !head.magnitude,
+      "lm_head: DoRA on the output head is not supported; leave lm_head out of the targets or train without --dora");
   out.labels = g.bound("labels", {Rows::kLabels, 0, 1, 0}, DType::kI32);
   out.label_weights = g.bound("label_weights", {Rows::kLabels, 0, 1, 0}, DType::kF64);
   out.loss = g.bound("loss", fixed_shape(1, 1), DType::kF64);
@@ -207,7 +214,8 @@ void add_head(Builder& b, const ModelConfig& c, const DecoderOptions& options, V
   context.dropout = {};  // label rows have no keys of their own
   const Value h = lora_rows(g, context, x, head);
   if (h) attr.lora_scaling = head.adapters[0].scaling;
-  out.nll = head_loss(g, x, head.weight, out.labels, out.label_weights, out.loss, h, h ? head.adapters[0].b : Value{}, attr);
+  out.nll =
+      head_loss(g, x, head.weight, out.labels, out.label_weights, out.loss, h, h ? head.adapters[0].b : Value{}, attr);
   g.keep(out.nll);
 }
 
@@ -263,7 +271,9 @@ std::vector<ExpectedTensor> dense_decoder_tensors(const ModelConfig& c) {
     const auto [out, in] = words(name);
     add_tensor(m.path + ".weight", {m.out_features, m.in_features}, out + ", " + in);
     const bool mlp = m.path.find(".mlp.") != std::string::npos;
-    if (mlp ? c.mlp_bias : name == "o_proj" ? c.o_bias : c.qkv_bias) add_tensor(m.path + ".bias", {m.out_features}, out);
+    if (mlp ? c.mlp_bias : name == "o_proj" ? c.o_bias : c.qkv_bias) {
+      add_tensor(m.path + ".bias", {m.out_features}, out);
+    }
   }
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     add_tensor(layer_name(i) + ".input_layernorm.weight", {c.hidden_size}, "hidden_size");
@@ -282,7 +292,9 @@ DecoderGraph build_dense_decoder(const ModelConfig& config, const DecoderOptions
   Builder b(options);
   Graph& g = b.g();
   Value x = embedding(g, b.out().ids, b.matrix(kEmbedding, config.vocab_size, config.hidden_size));
-  if (const AdapterPair adapter = b.embedding_adapter(config.vocab_size, config.hidden_size); adapter.a) x = lora_embedding(g, b.out().ids, x, adapter);
+  if (const AdapterPair adapter = b.embedding_adapter(config.vocab_size, config.hidden_size); adapter.a) {
+    x = lora_embedding(g, b.out().ids, x, adapter);
+  }
   const auto note = [&](Value hidden) {
     if (options.keep_hidden) g.keep(hidden);
     b.out().hidden.push_back(hidden);

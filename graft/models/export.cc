@@ -14,9 +14,12 @@ DType saved_dtype(std::string_view save_dtype, DType stored) {
   return stored;
 }
 
-void save_model_weights(Context& context, const Model& model, const std::string& folder, std::string_view save_dtype, uint64_t shard_bytes) {
+void save_model_weights(Context& context, const Model& model, const std::string& folder, std::string_view save_dtype,
+                        uint64_t shard_bytes) {
   std::vector<TensorToWrite> tensors;
-  for (const auto& [name, p] : model.parameters()) tensors.push_back({name, saved_dtype(save_dtype, p.stored), p.shape, {}});
+  for (const auto& [name, p] : model.parameters()) {
+    tensors.push_back({name, saved_dtype(save_dtype, p.stored), p.shape, {}});
+  }
   ModelWriter writer(folder, tensors, shard_bytes);
   std::vector<float> rows;
   std::vector<std::byte> bytes;
@@ -24,7 +27,8 @@ void save_model_weights(Context& context, const Model& model, const std::string&
     const Parameter& p = model.parameters().at(info.name);
     // Blocks of rows, so that an embedding of a gigabyte needs no copy of its size.
     const int64_t columns = p.is_matrix() ? p.shape[1] : 1, total = p.shape[0];
-    const int64_t block = p.is_matrix() ? std::max<int64_t>(64, (int64_t{4} << 20) / std::max<int64_t>(1, columns) / 64 * 64) : total;
+    const int64_t block =
+        p.is_matrix() ? std::max<int64_t>(64, (int64_t{4} << 20) / std::max<int64_t>(1, columns) / 64 * 64) : total;
     for (int64_t first = 0; first < total; first += block) {
       const int64_t count = std::min(block, total - first);
       rows.resize(static_cast<size_t>(count * columns));

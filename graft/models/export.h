@@ -13,6 +13,7 @@ namespace graft {
 DType saved_dtype(std::string_view save_dtype, DType stored);
 
 // Writes the model's parameters as safetensors into `folder`, converting to `save_dtype`, one tensor in memory at a time.
-void save_model_weights(Context& context, const Model& model, const std::string& folder, std::string_view save_dtype, uint64_t shard_bytes = 0);
+void save_model_weights(Context& context, const Model& model, const std::string& folder, std::string_view save_dtype,
+                        uint64_t shard_bytes = 0);
 
 }  // namespace graft

@@ -22,7 +22,8 @@ const Family& family_of(const ModelConfig& config) {
   for (const Family* family : kFamilies) {
     if (family->model_type == config.model_type) return *family;
   }
-  fail("{}: model_type is '{}', known are {}", config.where, printable(config.model_type), fmt::join(supported_model_types(), ", "));
+  fail("{}: model_type is '{}', known are {}", config.where, printable(config.model_type),
+       fmt::join(supported_model_types(), ", "));
 }
 
 }  // namespace graft

@@ -14,7 +14,8 @@
 namespace graft {
 namespace {
 
-std::vector<float> draw(Context& context, const ExpectedTensor& tensor, const ModelConfig& config, const InitConfig& options) {
+std::vector<float> draw(Context& context, const ExpectedTensor& tensor, const ModelConfig& config,
+                        const InitConfig& options) {
   int64_t n = 1;
   for (int64_t d : tensor.shape) n *= d;
   std::vector<float> values(static_cast<size_t>(n));
@@ -22,7 +23,8 @@ std::vector<float> draw(Context& context, const ExpectedTensor& tensor, const Mo
     std::fill(values.begin(), values.end(), tensor.name.ends_with(".bias") ? 0.0f : 1.0f);
     return values;
   }
-  const double std = options.init == "fan_in" ? std::sqrt(2.0 / static_cast<double>(tensor.shape[1])) : config.initializer_range;
+  const double std =
+      options.init == "fan_in" ? std::sqrt(2.0 / static_cast<double>(tensor.shape[1])) : config.initializer_range;
   fill_normal<float>(context, RandomStream(options.seed, stream_hash(tensor.name)), std, std::span<float>(values));
   return values;
 }
@@ -32,7 +34,8 @@ std::vector<float> draw(Context& context, const ExpectedTensor& tensor, const Mo
 int64_t init_model(Context& context, const InitConfig& options) {
   const std::string path = is_directory(options.config) ? options.config + "/config.json" : options.config;
   const ModelConfig config = parse_model_config(read_json(path, {}, size_t{16} << 20), path, supported_model_types());
-  GRAFT_CHECK_HINT(!path_exists(options.out) || (is_directory(options.out) && std::filesystem::is_empty(options.out)) || options.overwrite,
+  GRAFT_CHECK_HINT(!path_exists(options.out) || (is_directory(options.out) && std::filesystem::is_empty(options.out)) ||
+                       options.overwrite,
                    "use --overwrite, or another --out", "{}: is not empty", options.out);
   std::filesystem::create_directories(options.out);
   const DType dtype = config.torch_dtype.value_or(DType::kF32);
@@ -43,7 +46,8 @@ int64_t init_model(Context& context, const InitConfig& options) {
   int64_t parameters = 0;
   std::vector<std::byte> bytes;
   for (const TensorInfo& info : writer.tensors()) {
-    const auto it = std::find_if(expected.begin(), expected.end(), [&](const ExpectedTensor& t) { return t.name == info.name; });
+    const auto it =
+        std::find_if(expected.begin(), expected.end(), [&](const ExpectedTensor& t) { return t.name == info.name; });
     const std::vector<float> values = draw(context, *it, config, options);
     bytes.resize(values.size() * static_cast<size_t>(dtype_bits(dtype)) / 8);
     write_from_f32(values.data(), static_cast<int64_t>(values.size()), dtype, bytes.data());

@@ -52,14 +52,17 @@ class Merger {
   void check_out() const {
     namespace fs = std::filesystem;
     if (!path_exists(config_.out)) return;
-    GRAFT_CHECK_HINT(is_directory(config_.out), "choose another --out", "{}: is a file, expected a folder", config_.out);
+    GRAFT_CHECK_HINT(is_directory(config_.out), "choose another --out", "{}: is a file, expected a folder",
+                     config_.out);
     std::error_code error;
     const auto same = [&](const std::string& path) { return fs::equivalent(path, config_.out, error) && !error; };
     bool input = same(config_.model);
     for (const auto& [path, weight] : config_.adapters) input = input || same(path);
-    GRAFT_CHECK_HINT(!input, "choose another --out", "{}: is what is merged; it would be overwritten while it is read", config_.out);
+    GRAFT_CHECK_HINT(!input, "choose another --out", "{}: is what is merged; it would be overwritten while it is read",
+                     config_.out);
     const bool empty = fs::is_empty(config_.out, error);
-    GRAFT_CHECK_HINT(!error, "check the permissions of the folder", "{}: cannot be read: {}", config_.out, error.message());
+    GRAFT_CHECK_HINT(!error, "check the permissions of the folder", "{}: cannot be read: {}", config_.out,
+                     error.message());
     GRAFT_CHECK_HINT(empty || config_.overwrite, "use --overwrite, or another --out", "{}: is not empty", config_.out);
   }
 
@@ -67,7 +70,8 @@ class Merger {
   void move_files(const std::string& from) const {
     namespace fs = std::filesystem;
     const auto is_weights = [](const std::string& name) {
-      const bool shard = name.starts_with("model-") && name.find("-of-") != std::string::npos && name.ends_with(".safetensors");
+      const bool shard =
+          name.starts_with("model-") && name.find("-of-") != std::string::npos && name.ends_with(".safetensors");
       return shard || name == "model.safetensors" || name == "model.safetensors.index.json";
     };
     std::set<std::string> names;
@@ -124,7 +128,9 @@ class Merger {
       for (const SavedTensor& t : adapters_[i].saved) {
         if (!t.trained) continue;
         Merged& merged = slot(t.name);
-        GRAFT_CHECK(merged.saved == nullptr && weight == 1.0, "{}: '{}' is saved whole (modules_to_save) and takes one adapter of weight 1", adapters_[i].path, t.name);
+        GRAFT_CHECK(merged.saved == nullptr && weight == 1.0,
+                    "{}: '{}' is saved whole (modules_to_save) and takes one adapter of weight 1", adapters_[i].path,
+                    t.name);
         merged.saved = &t;
       }
       // An adapter on a tied embedding leaves the head with the base's, as in PEFT.
@@ -165,7 +171,8 @@ class Merger {
   void write_changed(ModelWriter& writer, const TensorInfo& info, const TensorInfo& base, const Merged& m) {
     const int64_t rows = base.shape.empty() ? 1 : base.shape[0];
     const int64_t columns = base.shape.size() == 2 ? base.shape[1] : base.num_elements() / std::max<int64_t>(1, rows);
-    const int64_t block = std::clamp<int64_t>((int64_t{1} << 20) / std::max<int64_t>(1, columns), 1, std::max<int64_t>(1, rows));
+    const int64_t block =
+        std::clamp<int64_t>((int64_t{1} << 20) / std::max<int64_t>(1, columns), 1, std::max<int64_t>(1, rows));
     const size_t element = static_cast<size_t>(dtype_bits(base.dtype)) / 8;
     const auto source = folder_.tensors.bytes(base);
     std::vector<float> w, work;
@@ -177,7 +184,8 @@ class Merger {
       if (m.saved != nullptr) {
         std::copy_n(m.saved->values.data() + first * columns, size, w.data());
       } else {
-        read_as_f32(source.subspan(static_cast<size_t>(first * columns) * element, size * element), base.dtype, w.data(), info.name);
+        read_as_f32(source.subspan(static_cast<size_t>(first * columns) * element, size * element), base.dtype,
+                    w.data(), info.name);
       }
       for (const Part& part : m.parts) add_part(part, first, count, columns, w, work);
       bytes.resize(size * static_cast<size_t>(dtype_bits(info.dtype)) / 8);
@@ -186,7 +194,8 @@ class Merger {
     }
   }
 
-  void add_part(const Part& part, int64_t first, int64_t count, int64_t columns, std::vector<float>& w, std::vector<float>& work) {
+  void add_part(const Part& part, int64_t first, int64_t count, int64_t columns, std::vector<float>& w,
+                std::vector<float>& work) {
     const AdapterTensor& t = *part.tensor;
     const View<const float, 2> a(t.a.data(), t.rank, t.in), b(t.b.data() + first * t.rank, count, t.rank);
     const View<float, 2> rows(w.data(), count, columns);
@@ -198,7 +207,8 @@ class Merger {
     }
     const std::span<const float> magnitude(t.magnitude.data() + first, static_cast<size_t>(count));
     work.resize(w.size());
-    merge_rows(context_, rows, a, b, static_cast<float>(t.scaling), magnitude, View<float, 2>(work.data(), count, columns));
+    merge_rows(context_, rows, a, b, static_cast<float>(t.scaling), magnitude,
+               View<float, 2>(work.data(), count, columns));
     const auto weight = static_cast<float>(part.weight);
     for (size_t i = 0; i < w.size(); ++i) w[i] = weight == 1.0f ? work[i] : w[i] + weight * (work[i] - w[i]);
   }

@@ -18,12 +18,16 @@ using test::write_tiny_model;
 
 const std::string kSeven = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
 
-Model load(Context& context, const std::string& folder) { return Model::load(context, ModelFolder::open(folder, supported_model_types())); }
+Model load(Context& context, const std::string& folder) {
+  return Model::load(context, ModelFolder::open(folder, supported_model_types()));
+}
 
 std::vector<float> logits(Context& context, const Model& model, const AdapterWeights* adapter) {
   DecoderOptions options;
   options.output = DecoderOutput::kLogits;
-  DecoderBench b(context, model, options, adapter != nullptr ? std::vector<const AdapterWeights*>{adapter} : std::vector<const AdapterWeights*>{});
+  DecoderBench b(
+      context, model, options,
+      adapter != nullptr ? std::vector<const AdapterWeights*>{adapter} : std::vector<const AdapterWeights*>{});
   b.run();
   return b.logits();
 }
@@ -85,7 +89,8 @@ TEST(Merge, EqualsTheUnmergedModel) {
       EXPECT_EQ(read_file(m.base + "/model.safetensors"), untouched);
       const Model merged = load(m.workers.context, m.out);
       EXPECT_EQ(merged.parameters().at("model.layers.0.self_attn.q_proj.weight").stored, dtype);
-      const Difference d = difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter));
+      const Difference d =
+          difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter));
       if (dtype == DType::kF32) {
         EXPECT_LE(d.largest, 1e-5);  // spec lora.md 3
       } else {
@@ -103,7 +108,8 @@ TEST(Merge, AccuracyOfOneLayer) {
   struct Size {
     int64_t in, out, rank;
   };
-  for (const auto& [in, out, rank] : {Size{512, 512, 8}, Size{1024, 1024, 8}, Size{896, 4864, 16}, Size{4864, 896, 64}}) {
+  for (const auto& [in, out, rank] :
+       {Size{512, 512, 8}, Size{1024, 1024, 8}, Size{896, 4864, 16}, Size{4864, 896, 64}}) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       SCOPED_TRACE(fmt::format("{} -> {} rank {} {}", in, out, rank, dtype_name(dtype)));
       const auto draw = [](int64_t n, double scale, uint64_t seed) {
@@ -122,11 +128,13 @@ TEST(Merge, AccuracyOfOneLayer) {
       workers.context.reserve(matmul_scratch(2, out, rank, in));
       workers.context.reserve(matmul_scratch(2, 64, in, out));
       workers.context.reserve(dora_norm_scratch(2, in, rank));
-      merge_rows(workers.context, View<const float, 2>(w.data(), out, in), a_view, b_view, 2.0f, {}, View<float, 2>(w.data(), out, in));
+      merge_rows(workers.context, View<const float, 2>(w.data(), out, in), a_view, b_view, 2.0f, {},
+                 View<float, 2>(w.data(), out, in));
       merged.pack_rows(workers.context, 0, out, DType::kF32, w.data());
       std::vector<float> h(static_cast<size_t>(64 * rank)), with(static_cast<size_t>(64 * out)), without(with.size());
       const View<const float, 2> x_view(x.data(), 64, in);
-      const auto product = [&](const Operand<float>& operand, std::span<const LoraTerm<float>> terms, float s, float* y) {
+      const auto product = [&](const Operand<float>& operand, std::span<const LoraTerm<float>> terms, float s,
+                               float* y) {
         MatmulOutput<float> o;
         o.w = operand, o.terms = terms, o.scale = s, o.y = View<float, 2>(y, 64, operand.out_features());
         matmul_nt<float>(workers.context, Compute::kF32, x_view, std::span<const MatmulOutput<float>>(&o, 1));
@@ -172,9 +180,11 @@ TEST(Merge, SeveralWeightedAdapters) {
           const AdapterSites::Module* site = adapter->sites.find(path);
           if (site == nullptr) continue;
           adapted = true;
-          const auto a = adapter->tensors.at(path + ".lora_A").values(), b = adapter->tensors.at(path + ".lora_B").values();
+          const auto a = adapter->tensors.at(path + ".lora_A").values(),
+                     b = adapter->tensors.at(path + ".lora_B").values();
           for (int64_t r = 0; r < site->rank; ++r) {
-            want += weight * site->scaling * static_cast<double>(b[static_cast<size_t>(o * site->rank + r)]) * static_cast<double>(a[static_cast<size_t>(r * p.shape[1] + i)]);
+            want += weight * site->scaling * static_cast<double>(b[static_cast<size_t>(o * site->rank + r)]) *
+                    static_cast<double>(a[static_cast<size_t>(r * p.shape[1] + i)]);
           }
         }
         ASSERT_NEAR(got[at], want, adapted ? 1e-6 : 0) << name;  // a few roundings of values below 1
@@ -190,7 +200,9 @@ TEST(Merge, AnAdapterOnATiedHeadUntiesIt) {
   const Model merged = load(m.workers.context, m.out);
   EXPECT_FALSE(merged.config().tie_word_embeddings);
   EXPECT_EQ(merged.parameters().count("lm_head.weight"), 1u);
-  EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter)).largest, 1e-5);
+  EXPECT_LE(
+      difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter)).largest,
+      1e-5);
 }
 
 TEST(Merge, AnAdapterOnATiedEmbeddingLeavesTheHead) {
@@ -220,7 +232,9 @@ TEST(Merge, SavedModulesReplaceTheBase) {
   const std::string path = m.save(adapter, "a");
   m.run({{path, 1.0}});
   const Model merged = load(m.workers.context, m.out);
-  EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter)).largest, 1e-5);
+  EXPECT_LE(
+      difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter)).largest,
+      1e-5);
   try {
     m.run({{path, 0.5}});
     FAIL() << "no error";
@@ -271,7 +285,9 @@ TEST(Adapter, InitialisationsHaveTheirSpread) {
     const AdapterWeights w = AdapterWeights::create(m.workers.context, m.model, lora_config(16, "gate_proj"), init, 3);
     const auto a = w.tensors.at("model.layers.0.mlp.gate_proj.lora_A").values();
     double sum = 0;
-    for (int64_t i = 0; i < 16 * 256; ++i) sum += static_cast<double>(a[static_cast<size_t>(i)]) * static_cast<double>(a[static_cast<size_t>(i)]);
+    for (int64_t i = 0; i < 16 * 256; ++i) {
+      sum += static_cast<double>(a[static_cast<size_t>(i)]) * static_cast<double>(a[static_cast<size_t>(i)]);
+    }
     for (const float b : w.tensors.at("model.layers.0.mlp.gate_proj.lora_B").values()) EXPECT_EQ(b, 0);
     return std::sqrt(sum / (16 * 256));
   };

@@ -33,7 +33,9 @@ Buffer read_vector(const TensorFolder& tensors, const TensorInfo& info, bool f64
   }
   tensors.drop(info);
   for (size_t i = 0; i < values.size(); ++i) {
-    if (!std::isfinite(values[i])) log_warning("{}: tensor '{}' holds {} at {}; answers will be NaN", tensors.where(), info.name, values[i], i);
+    if (!std::isfinite(values[i])) {
+      log_warning("{}: tensor '{}' holds {} at {}; answers will be NaN", tensors.where(), info.name, values[i], i);
+    }
   }
   return buffer;
 }
@@ -56,14 +58,16 @@ RopeParameters rope_parameters(const ModelConfig& c) {
            : s.type == "llama3"  ? Type::kLlama3
            : s.type == "yarn"    ? Type::kYarn
                                  : Type::kDefault;
-  GRAFT_CHECK(p.type != Type::kDefault || s.type == "default", "{}: rope type '{}' is not supported, known are default, linear, dynamic, llama3, yarn",
-              c.where, printable(s.type));
+  GRAFT_CHECK(p.type != Type::kDefault || s.type == "default",
+              "{}: rope type '{}' is not supported, known are default, linear, dynamic, llama3, yarn", c.where,
+              printable(s.type));
   p.theta = c.rope_theta;
   p.head_dim = c.head_dim;
   p.factor = s.factor;
   p.low_freq_factor = s.low_freq_factor, p.high_freq_factor = s.high_freq_factor;
   p.beta_fast = s.beta_fast, p.beta_slow = s.beta_slow;
-  p.attention_factor = s.attention_factor.value_or(0), p.mscale = s.mscale.value_or(0), p.mscale_all_dim = s.mscale_all_dim.value_or(0);
+  p.attention_factor = s.attention_factor.value_or(0), p.mscale = s.mscale.value_or(0),
+  p.mscale_all_dim = s.mscale_all_dim.value_or(0);
   p.truncate = s.truncate;
   p.original_max_position_embeddings = s.original_max_position_embeddings;
   p.max_position_embeddings = c.max_position_embeddings;
@@ -113,8 +117,9 @@ size_t model_bytes(const ModelFolder& folder, const ModelLoadOptions& options) {
   for (const ExpectedTensor& tensor : family_of(folder.config).tensors(folder.config)) {
     const TensorInfo* info = folder.tensors.find(tensor.name);
     const DType stored = info != nullptr ? info->dtype : DType::kF32;
-    sum += tensor.shape.size() == 2 ? Weight::packed_bytes(kept_dtype(stored, options), tensor.shape[0], tensor.shape[1])
-                                    : static_cast<size_t>(elements(tensor.shape)) * 4;
+    sum += tensor.shape.size() == 2
+               ? Weight::packed_bytes(kept_dtype(stored, options), tensor.shape[0], tensor.shape[1])
+               : static_cast<size_t>(elements(tensor.shape)) * 4;
   }
   return sum;
 }

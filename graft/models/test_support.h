@@ -23,16 +23,19 @@ namespace graft::test {
 
 // config.json of a model of two layers, 4 heads on 2 key/value heads of 8.
 inline Json tiny_config(const std::string& model_type, bool tied = true) {
-  Json c = {{"architectures", {"Tiny"}}, {"model_type", model_type}, {"vocab_size", 40},          {"hidden_size", 24},
-            {"intermediate_size", 36},   {"num_hidden_layers", 2},   {"num_attention_heads", 4}, {"num_key_value_heads", 2},
-            {"head_dim", 8},             {"rms_norm_eps", 1e-6},     {"rope_theta", 10000.0},    {"max_position_embeddings", 64},
-            {"hidden_act", "silu"},      {"torch_dtype", "float32"}, {"tie_word_embeddings", tied}, {"eos_token_id", 39}};
+  Json c = {{"architectures", {"Tiny"}}, {"model_type", model_type}, {"vocab_size", 40},
+            {"hidden_size", 24},         {"intermediate_size", 36},  {"num_hidden_layers", 2},
+            {"num_attention_heads", 4},  {"num_key_value_heads", 2}, {"head_dim", 8},
+            {"rms_norm_eps", 1e-6},      {"rope_theta", 10000.0},    {"max_position_embeddings", 64},
+            {"hidden_act", "silu"},      {"torch_dtype", "float32"}, {"tie_word_embeddings", tied},
+            {"eos_token_id", 39}};
   if (model_type == "mistral") c["sliding_window"] = 3;
   return c;
 }
 
 // A folder with random weights of the size that keeps activations near one; biases and norms random too, so that none is neutral.
-inline void write_tiny_model(const std::string& folder, const Json& config, DType dtype = DType::kF32, uint64_t seed = 1) {
+inline void write_tiny_model(const std::string& folder, const Json& config, DType dtype = DType::kF32,
+                             uint64_t seed = 1) {
   std::filesystem::create_directories(folder);
   write_file(folder + "/config.json", config.dump(2));
   const ModelConfig parsed = load_model_config(folder);
@@ -44,7 +47,9 @@ inline void write_tiny_model(const std::string& folder, const Json& config, DTyp
     std::vector<float> values(static_cast<size_t>(info.num_elements()));
     const bool norm = info.name.find("norm") != std::string::npos;
     const double scale = info.shape.size() == 2 ? 1.7 / std::sqrt(static_cast<double>(info.shape[1])) : 0.3;
-    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>((norm ? 1 : 0) + scale * (stream.uniform53(i) * 2 - 1));
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = static_cast<float>((norm ? 1 : 0) + scale * (stream.uniform53(i) * 2 - 1));
+    }
     std::vector<std::byte> bytes(values.size() * static_cast<size_t>(dtype_bits(dtype)) / 8);
     write_from_f32(values.data(), static_cast<int64_t>(values.size()), dtype, bytes.data());
     writer.write(info.name, bytes);
@@ -93,7 +98,8 @@ struct TinyBatch {
 // A decoder's graph with buffers of its precision. Trained values are held in double, by name.
 class DecoderBench {
  public:
-  DecoderBench(Context& context, const Model& model, DecoderOptions options, std::vector<const AdapterWeights*> adapters = {}, int recompute_every = 0)
+  DecoderBench(Context& context, const Model& model, DecoderOptions options,
+               std::vector<const AdapterWeights*> adapters = {}, int recompute_every = 0)
       : context_(&context), rope_(model.rope_table(8)) {
     for (const AdapterWeights* adapter : adapters) options.adapters.push_back(adapter->sites);
     graph = model.family().build(model.config(), options);
@@ -144,7 +150,8 @@ class DecoderBench {
     for (const auto& [name, memory] : gradient_memory_) {
       std::vector<double> values(memory.size() / 8);
       for (size_t i = 0; i < values.size(); ++i) {
-        values[i] = f64() ? reinterpret_cast<const double*>(memory.data())[i] : static_cast<double>(reinterpret_cast<const float*>(memory.data())[i]);
+        values[i] = f64() ? reinterpret_cast<const double*>(memory.data())[i]
+                          : static_cast<double>(reinterpret_cast<const float*>(memory.data())[i]);
       }
       out[name] = std::move(values);
     }
@@ -167,7 +174,8 @@ class DecoderBench {
     if (f64()) {
       std::copy(values.begin(), values.end(), reinterpret_cast<double*>(memory.data()));
     } else {
-      std::transform(values.begin(), values.end(), reinterpret_cast<float*>(memory.data()), [](double x) { return static_cast<float>(x); });
+      std::transform(values.begin(), values.end(), reinterpret_cast<float*>(memory.data()),
+                     [](double x) { return static_cast<float>(x); });
     }
   }
   Context* context_;

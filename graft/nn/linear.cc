@@ -12,7 +12,8 @@ bool has_adapters(const Linear& layer) {
   return false;
 }
 
-Value down(Graph& g, const LinearContext& context, Value x, const std::vector<std::vector<AdapterPair>>& adapters, const std::string& site) {
+Value down(Graph& g, const LinearContext& context, Value x, const std::vector<std::vector<AdapterPair>>& adapters,
+           const std::string& site) {
   const Dropout& d = context.dropout;
   if (d.p > 0 && !d.at_rank) x = dropout(g, x, d.row_keys, d.p, d.seed, site);
   Value h = lora_down(g, x, adapters, context.adapter_offsets);
@@ -20,7 +21,8 @@ Value down(Graph& g, const LinearContext& context, Value x, const std::vector<st
   return h;
 }
 
-std::vector<Value> together(Graph& g, const LinearContext& context, Value x, const std::vector<Linear>& layers, Value residual) {
+std::vector<Value> together(Graph& g, const LinearContext& context, Value x, const std::vector<Linear>& layers,
+                            Value residual) {
   std::vector<std::vector<AdapterPair>> adapters;
   bool any = false;
   for (const Linear& layer : layers) {
@@ -38,7 +40,8 @@ std::vector<Value> together(Graph& g, const LinearContext& context, Value x, con
   std::vector<Value> ys = projections(g, context.compute, x, outputs, h, context.adapter_offsets);
   for (size_t i = 0; i < layers.size(); ++i) {
     if (!layers[i].magnitude) continue;
-    GRAFT_CHECK(layers[i].adapters.size() == 1, "{}: DoRA takes one adapter, {} were given", site, layers[i].adapters.size());
+    GRAFT_CHECK(layers[i].adapters.size() == 1, "{}: DoRA takes one adapter, {} were given", site,
+                layers[i].adapters.size());
     const Value norm = dora_norm(g, layers[i].weight, layers[i].adapters[0]);
     ys[i] = column_scale(g, ys[i], layers[i].magnitude, norm, layers[i].bias);
     if (residual) ys[i] = add(g, ys[i], residual);

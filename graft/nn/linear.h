@@ -12,7 +12,7 @@ struct Dropout {
   double p = 0;
   bool at_rank = false;  // on the rank activations instead of the input of A
   uint64_t seed = 0;
-  Value row_keys;        // u64 [tokens]
+  Value row_keys;  // u64 [tokens]
 };
 
 // What the linear layers of one graph share.
@@ -27,7 +27,7 @@ struct Linear {
   std::string name;  // "q_proj": names the node and the dropout's random stream
   Value weight, bias;
   std::vector<AdapterPair> adapters;  // per slot; empty without LoRA
-  Value magnitude;                // DoRA, [out, 1]; one slot only
+  Value magnitude;                    // DoRA, [out, 1]; one slot only
 };
 
 // Linear layers that read the same x, their LoRA in one product: one [tokens, out] value each.

@@ -68,8 +68,9 @@ static_assert(WordCache::kEntries == size_t{1} << (64 - 50));
 }  // namespace
 
 Vocabulary Vocabulary::from_json(const JsonField& field) {
-  if (!field.value().is_object())
+  if (!field.value().is_object()) {
     fail("{} is {}, expected an object of token: id", field.where(), json_kind(field.value()));
+  }
   const auto& object = field.value().get_ref<const Json::object_t&>();
   Vocabulary out;
   // A table is indexed by id, so an id may not be far beyond what the number of tokens explains.
@@ -217,8 +218,9 @@ void Bpe::read_merges(const JsonField& field) {
       return id;
     };
     const int32_t left_id = id_of(left, "token"), right_id = id_of(right, "token");
-    if (left.empty() || right.empty() || right.size() < prefix_.size())
+    if (left.empty() || right.empty() || right.size() < prefix_.size()) {
       refuse("expected two tokens that are not empty");
+    }
     joined = left;
     joined += right.substr(prefix_.size());
     add_merge(left_id, right_id, static_cast<uint32_t>(i), id_of(joined, "result"));
@@ -269,8 +271,9 @@ void Bpe::first_symbols(std::string_view word, bool bytes, std::vector<Symbol>& 
       // A waiting unk token comes after these bytes: the reference does not flush it here.
       for (const char b : text) out.push_back({fallback_ids_[static_cast<uint8_t>(b)], 1});
     } else if (has_unk_) {
-      if (unk_id_ < 0)
+      if (unk_id_ < 0) {
         fail("{}: model.unk_token '{}' is not in the vocabulary, and a text needs it", file_, printable(unk_token_));
+      }
       if (!fuse_unk_) flush();
       unknown += c.length;
     }  // without an unk token the reference drops the character
@@ -392,13 +395,15 @@ void Bpe::merge_many(std::vector<Symbol>& symbols, size_t from) const {
   for (size_t i = 0; i < count; ++i) {
     nodes[i] = {static_cast<int32_t>(i) - 1, i + 1 < count ? static_cast<int32_t>(i + 1) : -1};
     if (i + 1 == count) break;
-    if (const Merge* merge = merge_of(s[i].id, s[i + 1].id))
+    if (const Merge* merge = merge_of(s[i].id, s[i + 1].id)) {
       candidates.push_back({merge->rank, static_cast<uint32_t>(i), merge->result});
+    }
   }
   std::priority_queue<Candidate> queue(std::less<Candidate>(), std::move(candidates));
   const auto look = [&](int32_t left, int32_t right) {
-    if (const Merge* merge = merge_of(s[left].id, s[right].id))
+    if (const Merge* merge = merge_of(s[left].id, s[right].id)) {
       queue.push({merge->rank, static_cast<uint32_t>(left), merge->result});
+    }
   };
   while (!queue.empty()) {
     const Candidate top = queue.top();

@@ -51,8 +51,9 @@ Value message_value(jinja::Runtime& runtime, const Json& message, int32_t index,
         if (value[i].is_object() && value[i].contains("text")) last_text = i;
       }
       std::vector<Value> parts;
-      for (size_t i = 0; i < value.size(); ++i)
+      for (size_t i = 0; i < value.size(); ++i) {
         parts.push_back(jinja::from_json(runtime, value[i], i == last_text ? &kOpen : &index, 2));
+      }
       made = runtime.list(std::move(parts));
     } else {
       made = jinja::from_json(runtime, value, key == "content" ? &kOpen : &index, 2);

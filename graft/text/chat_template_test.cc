@@ -226,8 +226,9 @@ TEST(ChatTemplate, ClockOfTheEnvironment) {
 TEST(ChatTemplate, LongConversationsStayWithinTheLimits) {
   Json messages = Json::array();
   const std::string content(5000, 'x');
-  for (int i = 0; i < 2000; ++i)
+  for (int i = 0; i < 2000; ++i) {
     messages.push_back({{"role", i % 2 == 0 ? "user" : "assistant"}, {"content", content}});
+  }
   const Outcome out = render(
       "{% set ns = namespace(s='') %}{% for m in messages %}{{ m.role ~ m.content.strip().split('</think>')[-1]|trim ~ "
       "'\n' }}{% endfor %}",

@@ -23,8 +23,9 @@ std::string spans(std::string_view json, std::string_view text) {
   AlignedText aligned(text, 0);
   make(json).normalize(aligned, false);
   std::string out;
-  for (size_t i = 0; i < aligned.text().size(); ++i)
+  for (size_t i = 0; i < aligned.text().size(); ++i) {
     out += fmt::format("{}-{} ", aligned.span(i).begin, aligned.span(i).end);
+  }
   return out;
 }
 

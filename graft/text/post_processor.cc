@@ -47,8 +47,9 @@ std::vector<Part> read_template(const JsonField& field, const std::optional<Json
       const std::string& id = sequence->at("id").as_string();
       if (id != "A" && id != "B") fail("{}.id is '{}', expected A or B", sequence->where(), printable(id));
       part.text = id == "A" ? 0 : 1;
-      if (const auto type = sequence->find("type_id"))
+      if (const auto type = sequence->find("type_id")) {
         part.type_id = static_cast<int32_t>(type->as_integer(0, 1 << 20));
+      }
     } else if (const auto token = element.find("SpecialToken")) {
       const std::string& name = token->at("id").as_string();
       if (const auto type = token->find("type_id")) part.type_id = static_cast<int32_t>(type->as_integer(0, 1 << 20));
@@ -152,8 +153,9 @@ void PostProcessor::check_ids(const TokenOfId& token_of_id, std::string_view whe
     for (const auto* parts : {&step->single, &step->pair}) {
       for (const Part& part : *parts) {
         for (const int32_t id : part.ids) {
-          if (!token_of_id(id))
+          if (!token_of_id(id)) {
             fail("{}: post_processor adds the token id {}, which is not in the vocabulary", where, id);
+          }
         }
       }
     }

@@ -155,8 +155,9 @@ class Translator {
       case 'u': {
         size_t digits = 0;
         while (digits < 4 && at_ + digits < pattern_.size() &&
-               std::isxdigit(static_cast<uint8_t>(pattern_[at_ + digits])))
+               std::isxdigit(static_cast<uint8_t>(pattern_[at_ + digits]))) {
           ++digits;
+        }
         if (digits != 4) refuse("\\u without four hexadecimal digits");
         out_ += "\\x{" + std::string(pattern_.substr(at_, 4)) + "}";
         at_ += 4;
@@ -200,8 +201,9 @@ class Translator {
       in_class_ = false;
     } else if (c == '[') {
       const size_t close = pattern_.find(":]", at_);
-      if (at_ + 1 >= pattern_.size() || pattern_[at_ + 1] != ':' || close == std::string_view::npos)
+      if (at_ + 1 >= pattern_.size() || pattern_[at_ + 1] != ':' || close == std::string_view::npos) {
         refuse("a class inside a class");
+      }
       out_ += pattern_.substr(at_, close + 2 - at_);
       at_ = close + 2;
       return;
@@ -294,8 +296,9 @@ struct Regex::Impl {
 
 Regex::Regex(std::string_view pattern, std::string_view where) : impl_(std::make_unique<Impl>()) {
   constexpr size_t kMaxBytes = 64 << 10;
-  if (pattern.size() > kMaxBytes)
+  if (pattern.size() > kMaxBytes) {
     fail("{}: a regex of {} bytes, expected at most {}", where, pattern.size(), kMaxBytes);
+  }
   impl_->pattern = pattern;
   impl_->where = where;
   const std::string translated = oniguruma_to_pcre2(pattern, where);

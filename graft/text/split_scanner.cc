@@ -54,8 +54,9 @@ void SplitScanner::find(std::string_view text, std::vector<Match>& out) const {
 size_t SplitScanner::match_end(std::string_view text, size_t i) const {
   const Char first = char_at(text, i);
   if (first.code == '\'') {
-    if (const size_t length = contraction(text, i, contractions == Contractions::kAnyCase); length > 0)
+    if (const size_t length = contraction(text, i, contractions == Contractions::kAnyCase); length > 0) {
       return i + length;
+    }
   }
   const auto run = [&](size_t at, auto&& member) {
     for (Char c = char_at(text, at); c.length > 0 && member(c); c = char_at(text, at)) at += c.length;
@@ -77,8 +78,9 @@ size_t SplitScanner::match_end(std::string_view text, size_t i) const {
     if (is_sign(c)) return run(from, is_sign);
   } else {
     // [^\r\n\p{L}\p{N}]?\p{L}+
-    if ((first.bits & (kCharLetter | kCharNumber)) == 0 && !is_newline(first.code) && in_word(second))
+    if ((first.bits & (kCharLetter | kCharNumber)) == 0 && !is_newline(first.code) && in_word(second)) {
       return run(next, in_word);
+    }
     if (in_word(first)) return run(i, in_word);
     if (is_number(first)) {
       size_t end = next;

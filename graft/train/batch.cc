@@ -101,8 +101,9 @@ void Batcher::plan_epoch(int64_t number) {
     int64_t in_batch = 0, tokens = 0;
     for (size_t s = 0; s + 1 < slots.size(); ++s) {
       int64_t slot_tokens = 0;
-      for (int64_t k = slots[s]; k < slots[s + 1]; ++k)
+      for (int64_t k = slots[s]; k < slots[s + 1]; ++k) {
         slot_tokens += data_.length(epoch_.order[static_cast<size_t>(k)]);
+      }
       const bool full =
           options_.batch_tokens > 0 ? tokens + slot_tokens > options_.batch_tokens : in_batch == options_.batch_size;
       if (in_batch > 0 && full) {
@@ -116,8 +117,9 @@ void Batcher::plan_epoch(int64_t number) {
   }
   const auto num_micro = static_cast<int64_t>(epoch_.micro.size()) - 1;
   epoch_.updates.assign(1, 0);
-  for (int64_t m = 0; m < num_micro; m += options_.accumulate)
+  for (int64_t m = 0; m < num_micro; m += options_.accumulate) {
     epoch_.updates.push_back(std::min(m + options_.accumulate, num_micro));
+  }
 }
 
 // Best fit: each row, in the shuffled order, goes to the fullest slot that still holds it. Rewrites the order slot by

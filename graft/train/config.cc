@@ -110,8 +110,9 @@ std::string shown(double value) {
 
 std::string range_text(const FieldRange& r) {
   const bool low = r.low > -1e299, high = r.high < 1e14;
-  if (low && high)
+  if (low && high) {
     return fmt::format("{}{}, {}{}", r.low_open ? '(' : '[', shown(r.low), shown(r.high), r.high_open ? ')' : ']');
+  }
   if (low) return fmt::format("{} {}", r.low_open ? ">" : ">=", shown(r.low));
   return "a finite number";
 }
@@ -360,8 +361,9 @@ void TrainConfig::validate(bool check_required) const {
       faults.push_back(fmt::format("{} is {}, expected {}", field.name, value, expected));
     };
     if (const auto* m = std::get_if<int64_t T::*>(&field.member)) {
-      if (!in_range(static_cast<double>(this->**m), field.range))
+      if (!in_range(static_cast<double>(this->**m), field.range)) {
         refuse(fmt::format("{}", this->**m), range_text(field.range));
+      }
     } else if (const auto* d = std::get_if<double T::*>(&field.member)) {
       if (!in_range(this->**d, field.range)) refuse(number_text(this->**d), range_text(field.range));
     } else if (const auto* o = std::get_if<std::optional<double> T::*>(&field.member)) {
@@ -392,10 +394,12 @@ void TrainConfig::validate(bool check_required) const {
                       to_text(decay_steps), schedule_length));
     }
   }
-  if (is_given("epochs") && is_given("steps") && steps > 0)
+  if (is_given("epochs") && is_given("steps") && steps > 0) {
     add("epochs and steps are both given, expected one of them");
-  if (is_given("batch_size") && batch_tokens > 0)
+  }
+  if (is_given("batch_size") && batch_tokens > 0) {
     add("batch_size and batch_tokens are both given, expected one of them");
+  }
   if (method == "lora" && targets.empty()) add("targets is empty, expected names, all-linear or a regular expression");
   if (method == "full" && !adapter.empty()) add("adapter is given with method full, expected method lora");
   if (quiet && verbose) add("quiet and verbose are both given, expected one of them");
@@ -410,8 +414,9 @@ void TrainConfig::validate(bool check_required) const {
   if (recompute != "auto" && recompute != "none") {
     const bool every = recompute.starts_with("every:");
     const auto n = every ? parse_number<int64_t>(std::string_view(recompute).substr(6)) : std::nullopt;
-    if (!n || *n < 1)
+    if (!n || *n < 1) {
       add(fmt::format("recompute is {}, expected auto, none or every:N with N >= 1", printable(recompute)));
+    }
   }
   if (is_share_text(valid)) {
     const auto percent = parse_number<double>(std::string_view(valid).substr(0, valid.size() - 1));

@@ -58,8 +58,9 @@ TEST(TrainConfig, EveryFieldHasHelpAndItsDefaultReadsBack) {
     EXPECT_TRUE(names.insert(field.name).second) << field.name;
     EXPECT_FALSE(field.help.empty()) << field.name;
     TrainConfig config, again;
-    if (std::holds_alternative<std::optional<double> TrainConfig::*>(field.member))
+    if (std::holds_alternative<std::optional<double> TrainConfig::*>(field.member)) {
       continue;  // no text for "not given"
+    }
     set_train_field(again, field, train_field_text(config, field));
     EXPECT_EQ(train_field_text(again, field), train_field_text(config, field)) << field.name;
     EXPECT_TRUE(again.is_given(field.name));
@@ -140,10 +141,12 @@ TEST(TrainConfig, SizesAndShares) {
   EXPECT_EQ(parse_bytes("1.5g"), 3 * (int64_t{1} << 29));
   EXPECT_EQ(parse_bytes("2MiB"), int64_t{2} << 20);
   EXPECT_EQ(parse_bytes("3kb"), 3072);
-  for (const char* bad : {"", "G", "ib", "-1", "1e30", "8 G", "8GG", "nan"})
+  for (const char* bad : {"", "G", "ib", "-1", "1e30", "8 G", "8GG", "nan"}) {
     EXPECT_THROW(parse_bytes(bad), Error) << bad;
-  for (const int64_t n : {int64_t{0}, int64_t{1}, int64_t{1} << 30, int64_t{3} << 20, int64_t{12345}})
+  }
+  for (const int64_t n : {int64_t{0}, int64_t{1}, int64_t{1} << 30, int64_t{3} << 20, int64_t{12345}}) {
     EXPECT_EQ(parse_bytes(bytes_text(n)), n);
+  }
   EXPECT_EQ(to_text(parse_steps_or_share("7%")), "7%");
   EXPECT_EQ(to_text(parse_steps_or_share("2.5%")), "2.5%");
   EXPECT_EQ(to_text(parse_steps_or_share("70")), "70");
@@ -169,8 +172,9 @@ TEST(TrainConfig, TomlHoldsTheCompleteSettings) {
   TrainConfig again;
   parse_train_toml(again, text, "config.toml");
   again.validate();
-  for (const TrainField& field : train_fields())
+  for (const TrainField& field : train_fields()) {
     EXPECT_EQ(train_field_text(again, field), train_field_text(c, field)) << field.name;
+  }
   EXPECT_EQ(write_train_toml(again), text);
 }
 

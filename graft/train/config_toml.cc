@@ -42,12 +42,15 @@ std::string_view wanted_kind(const TrainField& field, const toml::node& node) {
   if (std::holds_alternative<double T::*>(m) || std::holds_alternative<std::optional<double> T::*>(m)) {
     return node.is_number() || (node.is_string() && !field.words.empty()) ? "" : "a number";
   }
-  if (std::holds_alternative<StepsOrShare T::*>(m))
+  if (std::holds_alternative<StepsOrShare T::*>(m)) {
     return node.is_integer() || node.is_string() ? "" : "a number of updates or a share like \"5%\"";
-  if (std::holds_alternative<ByteSize T::*>(m))
+  }
+  if (std::holds_alternative<ByteSize T::*>(m)) {
     return node.is_integer() || node.is_string() ? "" : "a size like \"8G\"";
-  if (std::holds_alternative<std::vector<std::string> T::*>(m))
+  }
+  if (std::holds_alternative<std::vector<std::string> T::*>(m)) {
     return node.is_string() || node.is_array() || node.is_table() ? "" : "a list of strings";
+  }
   if (field.name == "layers") return node.is_string() || node.is_integer() || node.is_array() ? "" : "a string";
   return node.is_string() || (node.is_array() && (field.name == "targets" || field.name == "exclude")) ? ""
                                                                                                        : "a string";

@@ -132,8 +132,9 @@ void check_pretokenised(const std::string& path, const RowEncoder& encoder, int6
     std::vector<int64_t> lengths;
     for (int64_t i = 0; i < data.size(); ++i) lengths.push_back(data.length(i));
     set_lengths(lengths, &file);
-    for (int64_t i = 0; i < std::min(num_shown, data.size()); ++i)
+    for (int64_t i = 0; i < std::min(num_shown, data.size()); ++i) {
       check->shown.push_back(show_row(data, i, encoder.tokenizer()));
+    }
   } catch (const Error& error) {
     check->faults.add({path, error.what(), error.hint()});
   }
@@ -159,9 +160,10 @@ ShownRow show_row(const Dataset& data, int64_t i, const Tokenizer& tokenizer) {
                                                                e.ids.begin() + static_cast<int64_t>(end)}));
     begin = end;
   }
-  if (size < e.ids.size())
+  if (size < e.ids.size()) {
     row.pieces.emplace_back(false,
                             fmt::format(" … {} more tokens", count_text(row.num_tokens - static_cast<int64_t>(size))));
+  }
   return row;
 }
 
@@ -238,8 +240,9 @@ std::string DataCheck::text(bool color) const {
       out += fmt::format("  too long    {}: train with a larger --max-length, or --too-long truncate or drop\n",
                          f.num_too_long == f.num_rows ? "all rows" : rows_text(f.num_too_long));
     }
-    if (f.num_untrained > 0)
+    if (f.num_untrained > 0) {
       out += fmt::format("  untrained   {} without a token to train on\n", rows_text(f.num_untrained));
+    }
     if (f.format != "pre-tokenised") {
       out += fmt::format("  end token   {}\n", end_token.empty() ? std::string("the model has none")
                                                : f.num_ending == f.num_rows

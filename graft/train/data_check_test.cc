@@ -30,8 +30,9 @@ TEST(DataCheck, HostileData) {
       }
       if (c.raw.contains("expect") && c.raw["expect"].contains("values")) {
         const DataRows rows = read_data_rows(data);
-        for (size_t i = 0; i < rows.rows.size(); ++i)
+        for (size_t i = 0; i < rows.rows.size(); ++i) {
           EXPECT_EQ(rows.rows[i].text, c.raw["expect"]["values"][i].get<std::string>()) << c.id;
+        }
       }
       EXPECT_TRUE(c.verdict != "ok" || check.faults.num_warnings == 0) << c.id;
     });

@@ -23,7 +23,8 @@ struct Inputs {
 std::vector<int64_t> read_like_ids(const SafetensorsFile& file, const std::string& name, const TensorInfo& ids) {
   const TensorInfo* info = file.find(name);
   if (info == nullptr) return {};
-  GRAFT_CHECK(info->shape == ids.shape, "{}: '{}' is {}, expected {} as input_ids", file.path(), name, shape_text(info->shape), shape_text(ids.shape));
+  GRAFT_CHECK(info->shape == ids.shape, "{}: '{}' is {}, expected {} as input_ids", file.path(), name,
+              shape_text(info->shape), shape_text(ids.shape));
   return file.read_i64(name);
 }
 
@@ -43,11 +44,12 @@ Inputs read_inputs(const std::string& path, const ModelConfig& config) {
     for (int64_t t = 0; t < in.seq; ++t) {
       const auto i = static_cast<size_t>(b * in.seq + t);
       if (!in.mask.empty() && in.mask[i] == 0) continue;
-      GRAFT_CHECK(in.ids[i] >= 0 && in.ids[i] < config.vocab_size, "{}: input_ids[{}, {}] is {}, expected 0 to {}", path, b, t, in.ids[i],
-                  config.vocab_size - 1);
+      GRAFT_CHECK(in.ids[i] >= 0 && in.ids[i] < config.vocab_size, "{}: input_ids[{}, {}] is {}, expected 0 to {}",
+                  path, b, t, in.ids[i], config.vocab_size - 1);
       if (!in.labels.empty() && position > 0 && in.labels[i] != -100) {
-        GRAFT_CHECK(in.labels[i] >= 0 && in.labels[i] < config.vocab_size, "{}: labels[{}, {}] is {}, expected -100 or 0 to {}", path, b, t,
-                    in.labels[i], config.vocab_size - 1);
+        GRAFT_CHECK(in.labels[i] >= 0 && in.labels[i] < config.vocab_size,
+                    "{}: labels[{}, {}] is {}, expected -100 or 0 to {}", path, b, t, in.labels[i],
+                    config.vocab_size - 1);
         r.label_rows.push_back(static_cast<int32_t>(r.ids.size()) - 1);
         r.labels.push_back(static_cast<int32_t>(in.labels[i]));
         r.label_weights.push_back(1.0f);
@@ -61,7 +63,8 @@ Inputs read_inputs(const std::string& path, const ModelConfig& config) {
     r.rows.push_back(b);
   }
   r.weight = static_cast<double>(r.labels.size());
-  GRAFT_CHECK(!r.ids.empty(), "{}: no token is left: input_ids is {}{}", path, shape_text(info.shape), in.mask.empty() ? "" : " and attention_mask all 0");
+  GRAFT_CHECK(!r.ids.empty(), "{}: no token is left: input_ids is {}{}", path, shape_text(info.shape),
+              in.mask.empty() ? "" : " and attention_mask all 0");
   return in;
 }
 
@@ -70,7 +73,9 @@ BatchCapacity capacity_of(const Batch& batch) {
   c.tokens = batch.num_tokens();
   c.labels = static_cast<int64_t>(batch.labels.size());
   c.sequences = static_cast<int64_t>(batch.rows.size());
-  for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) c.longest = std::max<int64_t>(c.longest, batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]);
+  for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
+    c.longest = std::max<int64_t>(c.longest, batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]);
+  }
   return c;
 }
 
@@ -84,14 +89,18 @@ class Output {
   void add_tokens(const std::string& name, const Inputs& in, View<const float, 2> x) {
     const int64_t columns = x.extent(1);
     std::vector<float> out(static_cast<size_t>(in.batch * in.seq * columns));
-    for (size_t t = 0; t < in.place.size(); ++t) std::copy_n(x.row(static_cast<int64_t>(t)), columns, out.data() + in.place[t] * columns);
+    for (size_t t = 0; t < in.place.size(); ++t) {
+      std::copy_n(x.row(static_cast<int64_t>(t)), columns, out.data() + in.place[t] * columns);
+    }
     add(name, {in.batch, in.seq, columns}, std::move(out));
   }
   void write(const std::string& path) {
     SafetensorsWriter writer(path, tensors_);
     for (const TensorInfo& info : writer.tensors()) {
-      const auto it = std::find_if(tensors_.begin(), tensors_.end(), [&](const TensorToWrite& t) { return t.name == info.name; });
-      writer.write(info.name, std::as_bytes(std::span<const float>(values_[static_cast<size_t>(it - tensors_.begin())])));
+      const auto it =
+          std::find_if(tensors_.begin(), tensors_.end(), [&](const TensorToWrite& t) { return t.name == info.name; });
+      writer.write(info.name,
+                   std::as_bytes(std::span<const float>(values_[static_cast<size_t>(it - tensors_.begin())])));
     }
     writer.commit();
   }
@@ -101,7 +110,8 @@ class Output {
   std::vector<std::vector<float>> values_;
 };
 
-void dump_forward(Context& context, const Model& model, const AdapterWeights* adapter, const DumpConfig& config, const Inputs& in, Output& out) {
+void dump_forward(Context& context, const Model& model, const AdapterWeights* adapter, const DumpConfig& config,
+                  const Inputs& in, Output& out) {
   DecoderOptions options;
   options.compute = config.compute;
   options.output = DecoderOutput::kLogits;
@@ -110,7 +120,8 @@ void dump_forward(Context& context, const Model& model, const AdapterWeights* ad
   const DecoderGraph graph = model.family().build(model.config(), options);
   const BatchCapacity capacity = capacity_of(in.ragged);
   PlanOptions plan_options;
-  plan_options.capacity.tokens = capacity.tokens, plan_options.capacity.sequences = capacity.sequences, plan_options.capacity.max_length = capacity.longest;
+  plan_options.capacity.tokens = capacity.tokens, plan_options.capacity.sequences = capacity.sequences,
+  plan_options.capacity.max_length = capacity.longest;
   plan_options.num_threads = context.num_threads();
   Plan plan = Plan::compile(graph.graph, plan_options);
   plan.prepare(context);
@@ -130,7 +141,8 @@ void dump_forward(Context& context, const Model& model, const AdapterWeights* ad
   }
 }
 
-void dump_loss(Context& context, Model& model, AdapterWeights* adapter, const DumpConfig& config, bool full, const Inputs& in, Output& out) {
+void dump_loss(Context& context, Model& model, AdapterWeights* adapter, const DumpConfig& config, bool full,
+               const Inputs& in, Output& out) {
   GRAFT_CHECK(!in.ragged.labels.empty(), "{}: nll, loss and grads need labels; {}", config.input,
               in.labels.empty() ? "'labels' is missing" : "all tokens are ignored");
   StepOptions options;
@@ -159,18 +171,22 @@ void dump_sampling(const DumpConfig& config) {
   config.sampling.validate();
   const SafetensorsFile file(config.input);
   const TensorInfo& info = file.at("logits");
-  GRAFT_CHECK(info.shape.size() == 1 && info.shape[0] > 0, "{}: 'logits' is {}, expected [vocab]", config.input, shape_text(info.shape));
+  GRAFT_CHECK(info.shape.size() == 1 && info.shape[0] > 0, "{}: 'logits' is {}, expected [vocab]", config.input,
+              shape_text(info.shape));
   const std::vector<float> logits = file.read_f32("logits");
   std::vector<int32_t> history;
   if (const TensorInfo* h = file.find("history")) {
     GRAFT_CHECK(h->shape.size() == 1, "{}: 'history' is {}, expected [tokens]", config.input, shape_text(h->shape));
     for (const int64_t id : file.read_i64("history")) {
-      GRAFT_CHECK(id >= 0 && id < info.shape[0], "{}: 'history' holds {}, expected 0 to {}", config.input, id, info.shape[0] - 1);
+      GRAFT_CHECK(id >= 0 && id < info.shape[0], "{}: 'history' holds {}, expected 0 to {}", config.input, id,
+                  info.shape[0] - 1);
       history.push_back(static_cast<int32_t>(id));
     }
   }
   std::vector<float> logprobs(logits.size(), -std::numeric_limits<float>::infinity());
-  for (const auto& [id, logprob] : process_logits(logits, history, config.sampling).candidates) logprobs[static_cast<size_t>(id)] = static_cast<float>(logprob);
+  for (const auto& [id, logprob] : process_logits(logits, history, config.sampling).candidates) {
+    logprobs[static_cast<size_t>(id)] = static_cast<float>(logprob);
+  }
   Output out;
   out.add("logprobs", info.shape, std::move(logprobs));
   out.write(config.output);
@@ -180,11 +196,13 @@ void dump_sampling(const DumpConfig& config) {
 
 void dump(Context& context, const DumpConfig& config) {
   for (const std::string& word : config.want) {
-    GRAFT_CHECK(word == "logits" || word == "hidden" || word == "nll" || word == "loss" || word == "grads" || word == "sampling",
+    GRAFT_CHECK(word == "logits" || word == "hidden" || word == "nll" || word == "loss" || word == "grads" ||
+                    word == "sampling",
                 "--want holds '{}', expected logits, hidden, nll, loss, grads or sampling", printable(word));
   }
   if (config.want.count("sampling") > 0) {
-    GRAFT_CHECK(config.want.size() == 1, "--want sampling stands alone: its input holds logits and history, the others need input_ids");
+    GRAFT_CHECK(config.want.size() == 1,
+                "--want sampling stands alone: its input holds logits and history, the others need input_ids");
     dump_sampling(config);
     return;
   }

@@ -15,7 +15,7 @@ struct DumpConfig {
   std::set<std::string> want = {"logits"};  // logits, hidden, nll, loss, grads; or sampling
   std::string method;                       // lora or full; empty: lora with an adapter
   Compute compute = Compute::kF32;
-  SamplingOptions sampling;                 // of "sampling"; temperature 0 leaves one candidate
+  SamplingOptions sampling;  // of "sampling"; temperature 0 leaves one candidate
 };
 
 // input: `input_ids` I64 [batch, seq], optional `attention_mask` (0 = not there) and `labels` (-100 = not trained; the label at t is predicted from

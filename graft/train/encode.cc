@@ -106,8 +106,9 @@ struct RowEncoder::Impl {
     std::call_once(*once, [&] {
       size_t longest = 1;
       for (int64_t id = 0; id < tokenizer.vocab_size(); ++id) {
-        if (const auto token = tokenizer.id_to_token(static_cast<int32_t>(id)))
+        if (const auto token = tokenizer.id_to_token(static_cast<int32_t>(id))) {
           longest = std::max(longest, token->size());
+        }
       }
       long_row_bytes = std::max(
           kLongRowBytes, 2 * longest * static_cast<size_t>(std::min<int64_t>(settings.max_length, int64_t{1} << 32)));
@@ -369,12 +370,15 @@ void log_data_warnings(const EncodedData& out, const std::string& path, const En
     if (++shown > kMaxShown) break;
     log_warning("{}: {}", fault.where, fault.what);
   }
-  if (out.faults.num_warnings > kMaxShown)
+  if (out.faults.num_warnings > kMaxShown) {
     log_warning("{}: {} more warnings", path, out.faults.num_warnings - kMaxShown);
-  if (out.num_truncated > 0)
+  }
+  if (out.num_truncated > 0) {
     log_warning("{}: {} longer than {} tokens cut off there", path, rows_text(out.num_truncated), settings.max_length);
-  if (out.num_dropped > 0)
+  }
+  if (out.num_dropped > 0) {
     log_warning("{}: {} longer than {} tokens dropped", path, rows_text(out.num_dropped), settings.max_length);
+  }
 }
 
 EncodedData load_rows(const std::string& path, const RowEncoder& encoder, ThreadPool& pool) {

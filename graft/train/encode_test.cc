@@ -176,8 +176,9 @@ TEST(RowEncoder, TooLongRows) {
 TEST(RowEncoder, ChatMasksOfTheReference) {
   GRAFT_NEEDS_FIXTURES();
   std::map<std::string, Json> inputs;
-  for (const JsonRow& row : read_rows(test::fixtures() + "/chat/vectors.jsonl"))
+  for (const JsonRow& row : read_rows(test::fixtures() + "/chat/vectors.jsonl")) {
     inputs[row.value["id"]] = row.value["input"];
+  }
   int compared = 0;
   std::map<std::string, RowEncoder> encoders;
   const test::TempDir folder;
@@ -186,17 +187,19 @@ TEST(RowEncoder, ChatMasksOfTheReference) {
     const Json& input = inputs.at(id);
     // Rows have no other variables, no open end and no answer asked for.
     bool plain = true;
-    for (const auto& [key, value] : input.items())
+    for (const auto& [key, value] : input.items()) {
       plain &= key == "messages" || key == "tools" || key == "bos_token" || key == "eos_token" ||
                (key == "add_generation_prompt" && value == false);
+    }
     if (!plain || id.ends_with("content-missing")) continue;  // a message without content is refused in data
     // The folder made here has no bos_token, and the reference reads special tokens in what messages say.
     if (input.contains("bos_token") || input["messages"].dump().find("<|") != std::string::npos) continue;
     if (!encoders.contains(name)) {
       const std::string model = folder / name;
       std::filesystem::create_directories(model);
-      for (const char* file : {"tokenizer.json", "tokenizer_config.json"})
+      for (const char* file : {"tokenizer.json", "tokenizer_config.json"}) {
         std::filesystem::copy(test::fixtures() + "/tokenizer/qwen2/" + file, model + "/" + file);
+      }
       std::filesystem::copy(test::fixtures() + "/chat/templates/" + name + ".jinja", model + "/chat_template.jinja");
       encoders.emplace(name, RowEncoder(model, {}));
     }
@@ -237,8 +240,9 @@ TEST(RowEncoder, MessagesByWeightAndLossOn) {
     weights.push_back(0);
     data.add(out.ids, weights, 0, data.add_file("x"), 1);
     std::map<float, std::string> by_weight;
-    for (size_t t = 1; t < out.ids.size(); ++t)
+    for (size_t t = 1; t < out.ids.size(); ++t) {
       by_weight[out.label_weights[t]] += encoder.tokenizer().decode({out.ids[t]});
+    }
     return by_weight;
   };
   auto assistant = trained("auto");

@@ -30,13 +30,14 @@ Question question_of(const Dataset& data, int64_t i, const RowEncoder& encoder) 
   while (begin > 0 && example.trains(begin - 1)) --begin;
   Question q;
   q.prompt.assign(example.ids.begin(), example.ids.begin() + static_cast<ptrdiff_t>(begin));
-  q.answer.assign(example.ids.begin() + static_cast<ptrdiff_t>(begin), example.ids.begin() + static_cast<ptrdiff_t>(end));
+  q.answer.assign(example.ids.begin() + static_cast<ptrdiff_t>(begin),
+                  example.ids.begin() + static_cast<ptrdiff_t>(end));
   while (!q.answer.empty() && encoder.ends(q.answer.back())) q.answer.pop_back();
   return q;
 }
 
-double exact_match(Context& context, const Model& model, const AdapterWeights* adapter, const Dataset& data, const RowEncoder& encoder,
-                   const std::vector<int64_t>& end_tokens, const EvalConfig& config) {
+double exact_match(Context& context, const Model& model, const AdapterWeights* adapter, const Dataset& data,
+                   const RowEncoder& encoder, const std::vector<int64_t>& end_tokens, const EvalConfig& config) {
   EngineOptions options;
   options.compute = config.compute;
   options.max_sequences = 8;
@@ -76,7 +77,8 @@ EvalResult evaluate(Context& context, const EvalConfig& config) {
   const DataPaths paths = find_data(config.data);
   std::optional<RowEncoder> encoder;  // pre-tokenised data needs no tokenizer
   if (!paths.pretokenised) encoder.emplace(config.model, settings);
-  GRAFT_CHECK(!paths.pretokenised || !config.exact_match, "{}: exact match needs rows with a prompt, not pre-tokenised data", paths.train);
+  GRAFT_CHECK(!paths.pretokenised || !config.exact_match,
+              "{}: exact match needs rows with a prompt, not pre-tokenised data", paths.train);
   EvalResult result;
   Dataset data;
   if (paths.pretokenised) {
@@ -87,8 +89,8 @@ EvalResult evaluate(Context& context, const EvalConfig& config) {
     result.rows = encoded.num_rows;
     data = std::move(encoded.data);
   }
-  GRAFT_CHECK(data.max_id() < folder.config.vocab_size, "{}: token id {} does not fit the model's vocabulary of {}", paths.train, data.max_id(),
-              folder.config.vocab_size);
+  GRAFT_CHECK(data.max_id() < folder.config.vocab_size, "{}: token id {} does not fit the model's vocabulary of {}",
+              paths.train, data.max_id(), folder.config.vocab_size);
   Model model = Model::load(context, folder);
   std::optional<AdapterWeights> adapter;
   if (!config.adapter.empty()) adapter = AdapterWeights::load(context, model, config.adapter);
@@ -115,7 +117,8 @@ EvalResult evaluate(Context& context, const EvalConfig& config) {
   result.tokens = data.num_trained_tokens();
   result.perplexity = std::exp(result.loss);
   if (config.exact_match) {
-    result.exact_match = exact_match(context, model, adapter ? &*adapter : nullptr, data, *encoder, stop_token_ids(folder.config, folder.generation), config);
+    result.exact_match = exact_match(context, model, adapter ? &*adapter : nullptr, data, *encoder,
+                                     stop_token_ids(folder.config, folder.generation), config);
   }
   return result;
 }

@@ -31,8 +31,10 @@ TEST(Metrics, LinesHaveTheNamesOfTheContract) {
   StepMetrics m = at(1);
   m.experts = ExpertMetrics{.cross_entropy = 2.0, .dead_experts = 3};
   const Json json = to_json(m);
-  for (const char* key : {"cross_entropy", "aux_loss", "z_loss", "expert_share_max", "expert_entropy", "dead_experts"})
+  for (const char* key :
+       {"cross_entropy", "aux_loss", "z_loss", "expert_share_max", "expert_entropy", "dead_experts"}) {
     EXPECT_TRUE(json.contains(key)) << key;
+  }
   m.loss = std::numeric_limits<double>::quiet_NaN();
   EXPECT_TRUE(to_json(m)["loss"].is_null());
   EXPECT_EQ(to_json(EvalMetrics{.step = 2, .eval_loss = 1.5})["eval_loss"], 1.5);

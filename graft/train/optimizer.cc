@@ -23,7 +23,8 @@ const TrainedTensor* non_finite_gradient(std::span<const TrainedTensor> tensors)
   return nullptr;
 }
 
-void apply_update(Context& context, const TrainConfig& config, double lr, double norm, int64_t t, std::span<TrainedTensor> tensors) {
+void apply_update(Context& context, const TrainConfig& config, double lr, double norm, int64_t t,
+                  std::span<TrainedTensor> tensors) {
   const double scale = config.clip > 0 ? std::min(1.0, config.clip / (norm + 1e-12)) : 1.0;
   for (TrainedTensor& tensor : tensors) {
     const double decay = tensor.decay || config.decay_all ? config.weight_decay : 0.0;

@@ -17,6 +17,7 @@ const TrainedTensor* non_finite_gradient(std::span<const TrainedTensor> tensors)
 
 // One update of every tensor: clip factor min(1, clip / (norm + 1e-12)), then AdamW or SGD of `config` with rate lr. t counts applied updates
 // from 1.
-void apply_update(Context& context, const TrainConfig& config, double lr, double norm, int64_t t, std::span<TrainedTensor> tensors);
+void apply_update(Context& context, const TrainConfig& config, double lr, double norm, int64_t t,
+                  std::span<TrainedTensor> tensors);
 
 }  // namespace graft

@@ -135,11 +135,11 @@ Report make_report(const TrainConfig& config, std::vector<Json> metrics) {
     r.summary.emplace_back("Updates", count_text((*last)["step"].get<int64_t>()));
     const double loss = value_or_nan(*last, "loss");
     r.summary.emplace_back("Last loss", std::isfinite(loss) ? fmt::format("{:.4f}", loss) : "not a number");
-    if (best != nullptr)
-      r.summary.emplace_back("Validation", fmt::format("{:.4f}", value_or_nan(*best, "eval_loss")));
+    if (best != nullptr) r.summary.emplace_back("Validation", fmt::format("{:.4f}", value_or_nan(*best, "eval_loss")));
     if (std::isfinite(tokens)) r.summary.emplace_back("Tokens", count_text(std::llround(tokens)));
-    if (std::isfinite(tokens) && seconds > 0)
+    if (std::isfinite(tokens) && seconds > 0) {
       r.summary.emplace_back("Tokens/s", count_text(std::llround(tokens / seconds)));
+    }
     r.summary.emplace_back("Training time", duration_text(seconds));
   }
   r.metrics = std::move(metrics);

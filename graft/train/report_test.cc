@@ -25,8 +25,9 @@ std::vector<Json> run(int64_t steps, int64_t eval_every) {
                   .step_time = 0.19,
                   .experts = {}};
     lines.push_back(to_json(m));
-    if (eval_every > 0 && s % eval_every == 0)
+    if (eval_every > 0 && s % eval_every == 0) {
       lines.push_back(to_json(EvalMetrics{.step = s, .eval_loss = m.loss * 1.1 + 0.02, .eval_tokens = 3094}));
+    }
   }
   return lines;
 }

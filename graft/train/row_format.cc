@@ -11,7 +11,8 @@
 namespace graft {
 namespace {
 
-constexpr JsonLimits kExact = {.keep_big_integers = true};  // numbers of calls and tools reach the template digit by digit
+constexpr JsonLimits kExact = {.keep_big_integers =
+                                   true};  // numbers of calls and tools reach the template digit by digit
 
 constexpr std::string_view kKnownKeys =
     "known rows: {\"messages\"}, {\"prompt\", \"completion\"}, {\"text\"}, {\"instruction\", \"output\"}, "
@@ -57,8 +58,9 @@ class MessageReader {
   }
 
   void message(const Json& in, const std::string& path, ChatRow& row) {
-    if (!in.is_object())
+    if (!in.is_object()) {
       return wrong(fmt::format("'{}' is {}, expected an object with role and content", path, json_kind(in)));
+    }
     const std::string role = text(in, "role", path);
     Json out = Json::object();
     if (role == "function") {
@@ -121,8 +123,9 @@ class MessageReader {
   void template_args(const Json& object, ChatRow& row) {
     if (!has(object, "chat_template_kwargs")) return;
     const Json& value = object["chat_template_kwargs"];
-    if (!value.is_object())
+    if (!value.is_object()) {
       return wrong(fmt::format("'chat_template_kwargs' is {}, expected an object", json_kind(value)));
+    }
     row.template_args = value;
   }
 
@@ -245,8 +248,9 @@ class MessageReader {
 
 void read_share_gpt(const Json& value, MessageReader& reader, ChatRow& chat) {
   const Json& list = value["conversations"];
-  if (!list.is_array())
+  if (!list.is_array()) {
     return reader.wrong(fmt::format("'conversations' is {}, expected a list of turns", json_kind(list)));
+  }
   if (list.empty()) return reader.wrong("'conversations' is an empty list, expected turns");
   if (has(value, "system")) {
     const std::string text = reader.text(value, "system");
@@ -335,18 +339,12 @@ void read_alpaca(const Json& value, MessageReader& reader, ChatRow& chat) {
 
 std::string_view row_format_name(RowFormat format) {
   switch (format) {
-    case RowFormat::kText:
-      return "text";
-    case RowFormat::kCompletion:
-      return "prompt-completion";
-    case RowFormat::kCompletionMessages:
-      return "prompt-completion messages";
-    case RowFormat::kMessages:
-      return "messages";
-    case RowFormat::kAlpaca:
-      return "alpaca";
-    case RowFormat::kShareGpt:
-      return "sharegpt";
+    case RowFormat::kText: return "text";
+    case RowFormat::kCompletion: return "prompt-completion";
+    case RowFormat::kCompletionMessages: return "prompt-completion messages";
+    case RowFormat::kMessages: return "messages";
+    case RowFormat::kAlpaca: return "alpaca";
+    case RowFormat::kShareGpt: return "sharegpt";
   }
   return "";
 }

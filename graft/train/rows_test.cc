@@ -58,13 +58,15 @@ TEST_F(RowsTest, EveryFixtureFormatIsReadWhole) {
   // The array holds the rows of another file, each with the line it begins on.
   const DataRows array = read_data_rows(test::fixtures() + "/data/formats/chat_array.json");
   const DataRows lines = read_data_rows(test::fixtures() + "/data/formats/chat.jsonl");
-  for (size_t i = 0; i < array.rows.size(); ++i)
+  for (size_t i = 0; i < array.rows.size(); ++i) {
     EXPECT_EQ(array.rows[i].chat->messages, lines.rows[i].chat->messages) << i;
+  }
   EXPECT_EQ(array.rows[0].line, 2);
   // ShareGPT rows say the same conversations as messages rows.
   const DataRows share = read_data_rows(test::fixtures() + "/data/formats/sharegpt.jsonl");
-  for (size_t i = 0; i < share.rows.size(); ++i)
+  for (size_t i = 0; i < share.rows.size(); ++i) {
     EXPECT_EQ(share.rows[i].chat->messages, lines.rows[i].chat->messages) << i;
+  }
 }
 
 TEST_F(RowsTest, AwkwardButLegal) {

@@ -46,17 +46,20 @@ std::vector<int64_t> parse_layers(const std::string& text) {
       last = std::strtoll(second, &end, 10);
       ok = end != second;
     }
-    GRAFT_CHECK(ok && *end == '\0' && first >= 0 && last >= first && last < 100000, "layers is '{}', expected for example 0-11 or 0,2,5", printable(text));
+    GRAFT_CHECK(ok && *end == '\0' && first >= 0 && last >= first && last < 100000,
+                "layers is '{}', expected for example 0-11 or 0,2,5", printable(text));
     for (int64_t layer = first; layer <= last; ++layer) layers.push_back(layer);
   }
   return layers;
 }
 
 template <typename T, typename Parse>
-void parse_pattern(const std::vector<std::string>& parts, const char* field, std::vector<std::pair<std::string, T>>& out, Parse parse) {
+void parse_pattern(const std::vector<std::string>& parts, const char* field,
+                   std::vector<std::pair<std::string, T>>& out, Parse parse) {
   for (const std::string& part : parts) {
     const size_t equals = part.rfind('=');
-    GRAFT_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < part.size(), "{} is '{}', expected MODULE=NUMBER", field, printable(part));
+    GRAFT_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < part.size(),
+                "{} is '{}', expected MODULE=NUMBER", field, printable(part));
     char* end = nullptr;
     const T value = parse(part.c_str() + equals + 1, &end);
     GRAFT_CHECK(*end == '\0', "{} is '{}', expected MODULE=NUMBER", field, printable(part));
@@ -87,7 +90,8 @@ LoraConfig lora_settings(const TrainConfig& config) {
   lora.layers_to_transform = parse_layers(config.layers);
   parse_pattern(split_list(config.rank_pattern), "rank_pattern", lora.rank_pattern,
                 [](const char* text, char** end) { return static_cast<int64_t>(std::strtoll(text, end, 10)); });
-  parse_pattern(split_list(config.alpha_pattern), "alpha_pattern", lora.alpha_pattern, [](const char* text, char** end) { return std::strtod(text, end); });
+  parse_pattern(split_list(config.alpha_pattern), "alpha_pattern", lora.alpha_pattern,
+                [](const char* text, char** end) { return std::strtod(text, end); });
   lora.modules_to_save = split_list(config.modules_to_save);
   lora.validate();
   return lora;
@@ -96,12 +100,16 @@ LoraConfig lora_settings(const TrainConfig& config) {
 int64_t site_parameters(const AdapterSites& sites, const ModelConfig& config) {
   int64_t n = 0;
   for (const LinearModule& m : family_of(config).modules(config)) {
-    if (const AdapterSites::Module* site = sites.find(m.path)) n += site->rank * (m.in_features + m.out_features) + (site->dora ? m.out_features : 0);
+    if (const AdapterSites::Module* site = sites.find(m.path)) {
+      n += site->rank * (m.in_features + m.out_features) + (site->dora ? m.out_features : 0);
+    }
     if (sites.saves(m.path)) n += m.in_features * m.out_features;
   }
   for (const std::string& path : sites.saved_modules) {
     if (path == "model.embed_tokens") n += config.vocab_size * config.hidden_size;
-    if (path.ends_with("norm")) n += path.ends_with("q_norm") || path.ends_with("k_norm") ? config.head_dim : config.hidden_size;
+    if (path.ends_with("norm")) {
+      n += path.ends_with("q_norm") || path.ends_with("k_norm") ? config.head_dim : config.hidden_size;
+    }
   }
   return n;
 }
@@ -115,8 +123,8 @@ BatchOptions evaluation_batches(const TrainConfig& config) {
   return options;
 }
 
-MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& given, const BatchCapacity& capacity,
-                           int num_threads, const TrainConfig& config) {
+MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& given,
+                           const BatchCapacity& capacity, int num_threads, const TrainConfig& config) {
   // Data, tokenizer and program are in memory by now; stacks of the workers and what libraries will still touch come on top.
   constexpr int64_t kProcess = int64_t{4} << 20;
   const int64_t now = resident_bytes() + kProcess, before = peak_resident_bytes();
@@ -124,7 +132,8 @@ MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites,
   const bool automatic = config.recompute == "auto" || config.recompute.empty();
   if (config.recompute.starts_with("every:")) {
     const int64_t every = std::strtoll(config.recompute.c_str() + 6, nullptr, 10);
-    GRAFT_CHECK(every >= 1, "recompute is '{}', expected auto, none or every:N with N >= 1", printable(config.recompute));
+    GRAFT_CHECK(every >= 1, "recompute is '{}', expected auto, none or every:N with N >= 1",
+                printable(config.recompute));
     recompute = {static_cast<int>(every)};
   } else if (automatic) {
     recompute = {0, 1};
@@ -145,7 +154,9 @@ MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites,
   // In the unit of the flag, rounded up; a second process may start a few pages larger than this one.
   constexpr int64_t kMega = int64_t{1} << 20;
   const int64_t needed = (smallest.forecast_bytes + kMega - 1) / kMega + 1;
-  fail_hint(fmt::format("--memory-limit {}M is the smallest that works with this batch; a smaller --batch-size or --max-length needs less", needed),
+  fail_hint(fmt::format("--memory-limit {}M is the smallest that works with this batch; a smaller --batch-size or "
+                        "--max-length needs less",
+                        needed),
             "the run needs {}M, --memory-limit is {}", needed, bytes_text(config.memory_limit.bytes));
 }
 
@@ -155,26 +166,33 @@ void check_output_folder(const std::string& folder, bool overwrite, bool resume)
   std::error_code error;
   const bool empty = fs::is_empty(folder, error);
   GRAFT_CHECK_HINT(!error, "check the permissions of the folder", "{}: cannot be read: {}", folder, error.message());
-  GRAFT_CHECK_HINT(empty || resume || overwrite, "use --resume to go on, --overwrite to start anew, or another --out", "{}: is not empty", folder);
+  GRAFT_CHECK_HINT(empty || resume || overwrite, "use --resume to go on, --overwrite to start anew, or another --out",
+                   "{}: is not empty", folder);
 }
 
 void prepare_output_folder(const std::string& folder, bool overwrite, bool resume) {
   check_output_folder(folder, overwrite, resume);
   if (!overwrite || resume || !path_exists(folder)) return;
-  std::set<std::string> ours = {"adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", "report.html", "config.toml",
-                                "graft.json", "model.safetensors", "model.safetensors.index.json"};
+  std::set<std::string> ours = {
+      "adapter_config.json", "adapter_model.safetensors",   "metrics.jsonl", "report.html", "config.toml", "graft.json",
+      "model.safetensors",   "model.safetensors.index.json"};
   const std::vector<Checkpoint> checkpoints = list_checkpoints(folder);
   std::error_code error;
   // A model's configuration and tokenizer files stand in its checkpoints too.
   for (const Checkpoint& checkpoint : checkpoints) {
     if (!path_exists(checkpoint.path + "/graft_state.json")) continue;
-    for (fs::directory_iterator it(checkpoint.path, error), end; !error && it != end; it.increment(error)) ours.insert(it->path().filename().string());
+    for (fs::directory_iterator it(checkpoint.path, error), end; !error && it != end; it.increment(error)) {
+      ours.insert(it->path().filename().string());
+    }
   }
   const auto gone = [](const std::string& path, const std::error_code& failed) {
-    GRAFT_CHECK_HINT(!failed, "check the permissions of the folder", "{}: cannot be removed: {}", path, failed.message());
+    GRAFT_CHECK_HINT(!failed, "check the permissions of the folder", "{}: cannot be removed: {}", path,
+                     failed.message());
   };
   std::vector<fs::path> entries;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) entries.push_back(it->path());
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    entries.push_back(it->path());
+  }
   gone(folder, error);
   for (const fs::path& path : entries) {
     const std::string name = path.filename().string();
@@ -191,7 +209,8 @@ void prepare_output_folder(const std::string& folder, bool overwrite, bool resum
 void create_folders(const std::string& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
-  GRAFT_CHECK_HINT(!error, "check the path and the permissions of the folder above", "{}: cannot be created: {}", folder, error.message());
+  GRAFT_CHECK_HINT(!error, "check the path and the permissions of the folder above", "{}: cannot be created: {}",
+                   folder, error.message());
 }
 
 void remove_temporaries(const std::string& folder) {
@@ -203,19 +222,24 @@ void remove_temporaries(const std::string& folder) {
     const size_t at = name.rfind(".tmp-");
     if (at == std::string::npos) continue;
     const std::string pid = name.substr(at + 5);
-    if (!pid.empty() && (pid == "gone" || pid.find_first_not_of("0123456789") == std::string::npos)) left.push_back(it->path());
+    if (!pid.empty() && (pid == "gone" || pid.find_first_not_of("0123456789") == std::string::npos)) {
+      left.push_back(it->path());
+    }
   }
   for (const fs::path& path : left) fs::remove_all(path, ignored);
 }
 
 void restore_history(const Checkpoint& from, int64_t best_step, const std::string& folder) {
   create_folders(folder);
-  const auto updates = [](const auto& lines) { return std::count_if(lines.begin(), lines.end(), [](const Json& line) { return line.contains("loss"); }); };
+  const auto updates = [](const auto& lines) {
+    return std::count_if(lines.begin(), lines.end(), [](const Json& line) { return line.contains("loss"); });
+  };
   const std::string path = folder + "/metrics.jsonl";
   std::vector<Json> there = read_metrics(path);
   std::erase_if(there, [&](const Json& line) { return line["step"].get<int64_t>() > from.step; });
   const Json trainer = read_trainer_state(from.path);
-  if (trainer.contains("log_history") && trainer["log_history"].is_array() && updates(trainer["log_history"]) > updates(there)) {
+  if (trainer.contains("log_history") && trainer["log_history"].is_array() &&
+      updates(trainer["log_history"]) > updates(there)) {
     std::string text;
     for (const Json& line : trainer["log_history"]) text += line.dump() + "\n";
     write_file(path, text);
@@ -224,28 +248,36 @@ void restore_history(const Checkpoint& from, int64_t best_step, const std::strin
   const std::string beside = (source.empty() ? "." : source) + "/" + best, here = folder + "/" + best;
   if (best_step <= 0 || path_exists(here) || !is_directory(beside)) return;
   AtomicFolder copy(here);
-  for (const auto& entry : fs::directory_iterator(beside)) copy_file(entry.path().string(), copy.path() + "/" + entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(beside)) {
+    copy_file(entry.path().string(), copy.path() + "/" + entry.path().filename().string());
+  }
   copy.commit();
 }
 
 void copy_checkpoint_weights(const std::string& checkpoint, const std::string& folder) {
   for (const auto& entry : fs::directory_iterator(checkpoint)) {
     const std::string name = entry.path().filename().string();
-    if (!entry.is_regular_file() || name == "optimizer.safetensors" || name == "graft_state.json" || name == "trainer_state.json") continue;
+    if (!entry.is_regular_file() || name == "optimizer.safetensors" || name == "graft_state.json" ||
+        name == "trainer_state.json") {
+      continue;
+    }
     copy_file(entry.path().string(), folder + "/" + name);
   }
 }
 
-std::string describe_bad_loss(const Dataset& data, std::span<const int64_t> examples, const Batch& batch, std::span<const float> nll) {
+std::string describe_bad_loss(const Dataset& data, std::span<const int64_t> examples, const Batch& batch,
+                              std::span<const float> nll) {
   for (size_t i = 0; i < nll.size(); ++i) {
     if (std::isfinite(nll[i])) continue;
-    const auto after = std::upper_bound(batch.sequence_offsets.begin(), batch.sequence_offsets.end(), batch.label_rows[i]);
+    const auto after =
+        std::upper_bound(batch.sequence_offsets.begin(), batch.sequence_offsets.end(), batch.label_rows[i]);
     const auto sequence = static_cast<size_t>(after - batch.sequence_offsets.begin() - 1);
     std::string where = fmt::format("row {}", batch.rows[sequence]);
     for (const int64_t example : examples) {
       if (data.example(example).row == batch.rows[sequence]) where = data.where(example);
     }
-    return fmt::format("the loss is {} at {}, token {}", std::isnan(nll[i]) ? "nan" : "infinite", where, batch.positions[static_cast<size_t>(batch.label_rows[i])] + 1);
+    return fmt::format("the loss is {} at {}, token {}", std::isnan(nll[i]) ? "nan" : "infinite", where,
+                       batch.positions[static_cast<size_t>(batch.label_rows[i])] + 1);
   }
   return "the sum of the losses is not finite";
 }
@@ -276,7 +308,9 @@ std::string describe_bad_weights(Context& context, const Model& model, std::span
     }
     if (found) return fmt::format("the model's tensor '{}' holds nan or infinity", name);
   }
-  return largest == nullptr ? "all weights are finite" : fmt::format("all weights are finite, the largest trained one is {:.3g} in '{}'", size, largest->name);
+  return largest == nullptr
+             ? "all weights are finite"
+             : fmt::format("all weights are finite, the largest trained one is {:.3g} in '{}'", size, largest->name);
 }
 
 std::string describe_rows(const Dataset& data, const Update& update) {

@@ -31,8 +31,8 @@ struct MemoryChoice {
   int64_t forecast_bytes = 0;  // peak resident size of the process
 };
 // --recompute and --memory-limit resolved. Error with the smallest limit that works if none does.
-MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& options, const BatchCapacity& capacity,
-                           int num_threads, const TrainConfig& config);
+MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& options,
+                           const BatchCapacity& capacity, int num_threads, const TrainConfig& config);
 
 // Refuses what is no folder, and a folder that is not empty unless `overwrite` or `resume`.
 void check_output_folder(const std::string& folder, bool overwrite, bool resume);
@@ -48,7 +48,8 @@ void restore_history(const Checkpoint& from, int64_t best_step, const std::strin
 void copy_checkpoint_weights(const std::string& checkpoint, const std::string& folder);
 
 // Which row made the loss not finite: "data.jsonl:12, token 34".
-std::string describe_bad_loss(const Dataset& data, std::span<const int64_t> examples, const Batch& batch, std::span<const float> nll);
+std::string describe_bad_loss(const Dataset& data, std::span<const int64_t> examples, const Batch& batch,
+                              std::span<const float> nll);
 // Which weight is not finite, or else how large the largest trained one is.
 std::string describe_bad_weights(Context& context, const Model& model, std::span<const TrainedTensor> trained);
 std::string describe_rows(const Dataset& data, const Update& update);

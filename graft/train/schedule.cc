@@ -48,10 +48,8 @@ double Schedule::learning_rate(int64_t step) const {
     return std::min(static_cast<double>(s - warmup_) / static_cast<double>(steps_ - warmup_), 1.0);
   };
   switch (kind_) {
-    case Kind::kConstant:
-      return max_;
-    case Kind::kLinear:
-      return min_ + (max_ - min_) * (1 - progress());
+    case Kind::kConstant: return max_;
+    case Kind::kLinear: return min_ + (max_ - min_) * (1 - progress());
     case Kind::kCosine: {
       if (s >= steps_) return min_;
       double sine, cosine;

@@ -28,8 +28,9 @@ TEST(Schedule, WarmupAndCosineGolden) {
   const std::pair<int64_t, double> golden[] = {
       {50, 5e-5},   {100, 1e-4}, {325, 8.55017856687341e-05}, {550, 5.05e-5}, {775, 1.54982143312659e-05},
       {1000, 1e-6}, {5000, 1e-6}};
-  for (const auto& [step, lr] : golden)
+  for (const auto& [step, lr] : golden) {
     EXPECT_NEAR(s.learning_rate(step), lr, 1e-14 * 1e-4 * 100) << step;  // 15 digits are given
+  }
 }
 
 TEST(Schedule, FromOneGolden) {  // moe.md section 3

@@ -35,10 +35,12 @@ struct CheckpointSource {
 };
 
 // The weights alone, as DIR and every checkpoint hold them: a PEFT adapter, or a complete model folder.
-void save_weights(const CheckpointSource& source, const RunState& state, double learning_rate, const std::string& folder);
+void save_weights(const CheckpointSource& source, const RunState& state, double learning_rate,
+                  const std::string& folder);
 
 // OUT/checkpoint-STEP: weights, optimizer.safetensors, graft_state.json, trainer_state.json.
-void save_checkpoint(const CheckpointSource& source, const RunState& state, double learning_rate, const Json& log_history);
+void save_checkpoint(const CheckpointSource& source, const RunState& state, double learning_rate,
+                     const Json& log_history);
 
 // Reads a checkpoint's state, and its moments (and master weights) into the tensors; weights are loaded by the caller. Errors name the file and what
 // differs.

@@ -10,7 +10,8 @@ namespace {
 
 RunSizes plan_sizes(const BatchCapacity& capacity) {
   RunSizes sizes;
-  sizes.tokens = capacity.tokens, sizes.labels = capacity.labels, sizes.sequences = capacity.sequences, sizes.max_length = capacity.longest;
+  sizes.tokens = capacity.tokens, sizes.labels = capacity.labels, sizes.sequences = capacity.sequences,
+  sizes.max_length = capacity.longest;
   return sizes;
 }
 
@@ -54,7 +55,8 @@ bool is_norm_or_bias(const std::string& name) {
 
 }  // namespace
 
-TrainStep::TrainStep(Context& context, Model& model, AdapterWeights* adapter, const StepOptions& options, const BatchCapacity& capacity)
+TrainStep::TrainStep(Context& context, Model& model, AdapterWeights* adapter, const StepOptions& options,
+                     const BatchCapacity& capacity)
     : context_(&context), model_(&model), adapter_(adapter) {
   const AdapterSites* sites = adapter != nullptr ? &adapter->sites : nullptr;
   rope_ = model.rope_table(std::max<int64_t>(1, capacity.longest));
@@ -109,11 +111,14 @@ void TrainStep::make_training(const StepOptions& options, const AdapterSites* si
   } else if (adapter_ != nullptr) {
     for (const auto& [name, value] : train_graph_.adapter_parameters[0]) {
       AdapterMatrix& matrix = adapter_->tensors.at(name);
-      add_tensor(peft_name(name), value, matrix.is_vector ? std::vector<int64_t>{matrix.rows} : std::vector<int64_t>{matrix.rows, matrix.columns})
+      add_tensor(
+          peft_name(name), value,
+          matrix.is_vector ? std::vector<int64_t>{matrix.rows} : std::vector<int64_t>{matrix.rows, matrix.columns})
           .value = matrix.values();
     }
   }
-  std::sort(tensors_.begin(), tensors_.end(), [](const TrainedTensor& a, const TrainedTensor& b) { return a.name < b.name; });
+  std::sort(tensors_.begin(), tensors_.end(),
+            [](const TrainedTensor& a, const TrainedTensor& b) { return a.name < b.name; });
 
   bind(train_, train_graph_);
 }
@@ -124,12 +129,15 @@ double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch,
   plan.bind(graph.sequence_offsets, batch.sequence_offsets.data());
   plan.bind(graph.label_rows, batch.label_rows.data());
   plan.bind(graph.labels, batch.labels.data());
-  for (size_t i = 0; i < batch.labels.size(); ++i) weights_[i] = static_cast<double>(batch.label_weights[i]) / total_weight;
+  for (size_t i = 0; i < batch.labels.size(); ++i) {
+    weights_[i] = static_cast<double>(batch.label_weights[i]) / total_weight;
+  }
   plan.bind(graph.label_weights, weights_.data());
   if (graph.row_keys) {
     for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
       for (int32_t t = batch.sequence_offsets[s]; t < batch.sequence_offsets[s + 1]; ++t) {
-        row_keys_[static_cast<size_t>(t)] = static_cast<uint64_t>(batch.rows[s]) << 24 | static_cast<uint32_t>(batch.positions[static_cast<size_t>(t)]);
+        row_keys_[static_cast<size_t>(t)] =
+            static_cast<uint64_t>(batch.rows[s]) << 24 | static_cast<uint32_t>(batch.positions[static_cast<size_t>(t)]);
       }
     }
     plan.bind(graph.row_keys, row_keys_.data());
@@ -139,7 +147,8 @@ double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch,
   inputs.sizes.labels = static_cast<int64_t>(batch.labels.size());
   inputs.sizes.sequences = static_cast<int64_t>(batch.sequence_offsets.size()) - 1;
   for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
-    inputs.sizes.max_length = std::max<int64_t>(inputs.sizes.max_length, batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]);
+    inputs.sizes.max_length =
+        std::max<int64_t>(inputs.sizes.max_length, batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]);
   }
   inputs.update = update;
   inputs.rope = &rope_;
@@ -150,9 +159,13 @@ double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch,
   return loss_;
 }
 
-double TrainStep::micro_batch(const Batch& batch, double total_weight, uint64_t update) { return run(train_, train_graph_, batch, total_weight, update); }
+double TrainStep::micro_batch(const Batch& batch, double total_weight, uint64_t update) {
+  return run(train_, train_graph_, batch, total_weight, update);
+}
 
-double TrainStep::evaluate(const Batch& batch, double total_weight) { return run(eval_, eval_graph_, batch, total_weight, 0); }
+double TrainStep::evaluate(const Batch& batch, double total_weight) {
+  return run(eval_, eval_graph_, batch, total_weight, 0);
+}
 
 void TrainStep::clear_gradients() {
   for (TrainedTensor& t : tensors_) std::memset(t.grad.data(), 0, t.grad.bytes());
@@ -180,8 +193,8 @@ double TrainStep::flops(const Batch& batch) const {
   return train_.flops(sizes);
 }
 
-StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& options, const BatchCapacity& capacity,
-                     int num_threads) {
+StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& options,
+                     const BatchCapacity& capacity, int num_threads) {
   StepBytes bytes;
   ModelLoadOptions load;
   load.widen_to_f32 = options.full;
@@ -206,7 +219,9 @@ StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const
       bytes.trained += size * (options.full && !packed ? 3 : 4);
     };
     if (options.full) {
-      for (const auto& [name, value] : graph.parameters) count(value, graph.graph.info(value).kind == ValueKind::kWeight);
+      for (const auto& [name, value] : graph.parameters) {
+        count(value, graph.graph.info(value).kind == ValueKind::kWeight);
+      }
     } else if (sites != nullptr) {
       for (const auto& [name, value] : graph.adapter_parameters[0]) count(value, true);
     }

@@ -27,16 +27,16 @@ struct TrainedTensor {
 
 struct StepOptions {
   Compute compute = Compute::kF32;
-  bool full = false;        // train the base; else the adapter
+  bool full = false;  // train the base; else the adapter
   double dropout = 0;
   bool dropout_at_rank = false;
   double label_smoothing = 0;
   uint64_t seed = 0;
   int recompute_every = 0;
   int64_t head_chunk_rows = 64;
-  bool train = true;        // make the plan with gradients
-  bool evaluate = true;     // make the plan without
-  bool moments = true;      // false where no optimizer follows (dump)
+  bool train = true;     // make the plan with gradients
+  bool evaluate = true;  // make the plan without
+  bool moments = true;   // false where no optimizer follows (dump)
 };
 
 // Bytes of what a step keeps, known from headers and capacity before anything is allocated.
@@ -48,7 +48,8 @@ struct StepBytes {
 // Forward, loss and gradients of one model on micro-batches, compiled for a capacity. Nothing is allocated while running.
 class TrainStep {
  public:
-  TrainStep(Context& context, Model& model, AdapterWeights* adapter, const StepOptions& options, const BatchCapacity& capacity);
+  TrainStep(Context& context, Model& model, AdapterWeights* adapter, const StepOptions& options,
+            const BatchCapacity& capacity);
 
   // Adds the gradient of sum(label_weights * nll) / total_weight to every trained tensor's; returns that sum. `update` names dropout's draws.
   double micro_batch(const Batch& batch, double total_weight, uint64_t update);
@@ -86,7 +87,7 @@ class TrainStep {
 };
 
 // What a step would take.
-StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& options, const BatchCapacity& capacity,
-                     int num_threads);
+StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& options,
+                     const BatchCapacity& capacity, int num_threads);
 
 }  // namespace graft

@@ -26,7 +26,9 @@
 namespace graft {
 namespace {
 
-double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 constexpr int64_t kBadStepsAllowed = 3;
 
@@ -63,13 +65,15 @@ struct Trainer::Impl {
 // Everything that can be wrong is found here: settings, model, targets, data, memory.
 void Trainer::Impl::open() {
   if (config.resume) {
-    resumed = config.resume->empty() ? newest_checkpoint(config.out) : std::optional<Checkpoint>(find_checkpoint(*config.resume));
+    resumed = config.resume->empty() ? newest_checkpoint(config.out)
+                                     : std::optional<Checkpoint>(find_checkpoint(*config.resume));
     if (resumed) {
       config = resume_train_config(checkpoint_config(resumed->path), config);
       // The folder may have been moved since.
       if (!config.is_given("out")) config.out = std::filesystem::weakly_canonical(resumed->path).parent_path().string();
     } else {
-      GRAFT_CHECK_HINT(!config.model.empty() && !config.data.empty(), "give the flags of the first start, or the --out of a run that has checkpoints",
+      GRAFT_CHECK_HINT(!config.model.empty() && !config.data.empty(),
+                       "give the flags of the first start, or the --out of a run that has checkpoints",
                        "{}: holds no checkpoint to resume from, and --model or --data is missing", config.out);
     }
   }
@@ -103,10 +107,12 @@ void Trainer::Impl::open() {
   options.evaluate = !data.valid.empty();
   Schedule(config, batcher->num_steps());  // its faults before the start
 
-  const MemoryChoice memory = choose_memory(folder, full ? nullptr : &sites, options, capacity, context.num_threads(), config);
+  const MemoryChoice memory =
+      choose_memory(folder, full ? nullptr : &sites, options, capacity, context.num_threads(), config);
   options.recompute_every = memory.recompute_every;
   options.head_chunk_rows = memory.head_chunk_rows;
-  plan.rows = data.num_rows, plan.tokens = data.num_tokens, plan.trained_tokens = data.num_trained_tokens, plan.longest = data.longest;
+  plan.rows = data.num_rows, plan.tokens = data.num_tokens, plan.trained_tokens = data.num_trained_tokens,
+  plan.longest = data.longest;
   plan.valid_rows = data.valid.size();
   plan.steps = batcher->num_steps();
   plan.forecast_memory_bytes = memory.forecast_bytes;
@@ -145,9 +151,13 @@ void Trainer::Impl::prepare_out() {
   if (!resumed) prepare_output_folder(config.out, config.overwrite, config.resume.has_value());
   create_folders(config.out);
   remove_temporaries(config.out);
-  if (!resumed || !path_exists(config.out + "/config.toml")) write_file(config.out + "/config.toml", write_train_toml(config));
+  if (!resumed || !path_exists(config.out + "/config.toml")) {
+    write_file(config.out + "/config.toml", write_train_toml(config));
+  }
   // Checkpoints copy the model's other files from here: the model folder may go away meanwhile.
-  if (config.method == "full" && !path_exists(config.out + "/config.json")) copy_side_files(resumed ? resumed->path : config.model, config.out);
+  if (config.method == "full" && !path_exists(config.out + "/config.json")) {
+    copy_side_files(resumed ? resumed->path : config.model, config.out);
+  }
 }
 
 CheckpointSource Trainer::Impl::source() const {
@@ -175,7 +185,8 @@ double Trainer::Impl::run_update(const Update& update, const TrainEvents& events
     batcher->fill(examples, &batch);
     loss += step->micro_batch(batch, update.weight, static_cast<uint64_t>(update.step));
     if (!std::isfinite(loss)) {
-      fault = describe_bad_loss(data.train, examples, batch, step->last_nll()) + "; " + describe_bad_weights(context, *model, step->tensors());
+      fault = describe_bad_loss(data.train, examples, batch, step->last_nll()) + "; " +
+              describe_bad_weights(context, *model, step->tensors());
       return loss;
     }
   }
@@ -197,7 +208,9 @@ double Trainer::Impl::evaluate() {
   return loss;
 }
 
-Trainer::Trainer(Context& context, TrainConfig config) : impl_(std::make_unique<Impl>(context, std::move(config))) { impl_->open(); }
+Trainer::Trainer(Context& context, TrainConfig config) : impl_(std::make_unique<Impl>(context, std::move(config))) {
+  impl_->open();
+}
 Trainer::~Trainer() = default;
 const TrainPlan& Trainer::plan() const { return impl_->plan; }
 const TrainConfig& Trainer::config() const { return impl_->config; }
@@ -213,7 +226,8 @@ double Trainer::estimate_seconds() {
   t.run_update(update, {}, fault, stopped);
   const double one = seconds_now() - begin;
   const double tokens = static_cast<double>(std::max<int64_t>(1, update.num_tokens));
-  const double mean_tokens = static_cast<double>(t.data.train.num_tokens()) / static_cast<double>(std::max<int64_t>(1, t.data.train.size())) *
+  const double mean_tokens = static_cast<double>(t.data.train.num_tokens()) /
+                             static_cast<double>(std::max<int64_t>(1, t.data.train.size())) *
                              static_cast<double>(t.config.batch_size * t.config.accumulate);
   t.plan.seconds = one * std::min(1.0, mean_tokens / tokens) * static_cast<double>(t.plan.steps);
   return t.plan.seconds;
@@ -259,7 +273,9 @@ TrainResult Trainer::run(const TrainEvents& events) {
     // Resumed from an older checkpoint, later ones may lie beside: they must not push out the one just written.
     std::vector<int64_t> protect;
     if (state.best_step > 0) protect.push_back(state.best_step);
-    if (!list_checkpoints(t.config.out).empty() && list_checkpoints(t.config.out).back().step > state.step) protect.push_back(state.step);
+    if (!list_checkpoints(t.config.out).empty() && list_checkpoints(t.config.out).back().step > state.step) {
+      protect.push_back(state.step);
+    }
     prune_checkpoints(t.config.out, t.config.keep, protect);
     saved_at = state.step;
   };
@@ -294,8 +310,10 @@ TrainResult Trainer::run(const TrainEvents& events) {
     const double norm = fault.empty() ? gradient_norm(t.context, t.step->tensors()) : NAN;
     if (fault.empty() && !std::isfinite(norm)) {
       const TrainedTensor* bad = non_finite_gradient(t.step->tensors());
-      fault = fmt::format("the gradient of {} is not finite; rows {}; {}", bad != nullptr ? "'" + bad->name + "'" : "all tensors together",
-                          describe_rows(t.data.train, update), describe_bad_weights(t.context, *t.model, t.step->tensors()));
+      fault = fmt::format("the gradient of {} is not finite; rows {}; {}",
+                          bad != nullptr ? "'" + bad->name + "'" : "all tensors together",
+                          describe_rows(t.data.train, update),
+                          describe_bad_weights(t.context, *t.model, t.step->tensors()));
     }
     last_rate = schedule.learning_rate(state.step);
     if (fault.empty()) {
@@ -332,12 +350,16 @@ TrainResult Trainer::run(const TrainEvents& events) {
       log.sync();
       write_report(t.config.out, t.config);
       const std::vector<Checkpoint> kept = list_checkpoints(t.config.out);
-      fail_hint(fmt::format("lower --lr, look at the rows and tensors named, or run with GRAFT_DEBUG=ops to find the first bad op; {}",
-                            kept.empty() ? "no checkpoint was written yet" : "the last checkpoint, " + kept.back().path + ", is whole"),
+      fail_hint(fmt::format("lower --lr, look at the rows and tensors named, or run with GRAFT_DEBUG=ops to find the "
+                            "first bad op; {}",
+                            kept.empty() ? "no checkpoint was written yet"
+                                         : "the last checkpoint, " + kept.back().path + ", is whole"),
                 "{} updates in a row were not finite, the last: {}", kBadStepsAllowed, fault);
     }
     const bool epoch_ends = update.epoch_after == std::floor(update.epoch_after), last = state.step == t.plan.steps;
-    if (!t.data.valid.empty() && (last || (eval_every > 0 ? state.step % eval_every == 0 : epoch_ends))) early = evaluate(update.epoch_after);
+    if (!t.data.valid.empty() && (last || (eval_every > 0 ? state.step % eval_every == 0 : epoch_ends))) {
+      early = evaluate(update.epoch_after);
+    }
     if (t.config.save_every > 0 && state.step % t.config.save_every == 0) checkpoint();
   }
 
@@ -347,8 +369,9 @@ TrainResult Trainer::run(const TrainEvents& events) {
   result.tokens = state.num_tokens;
   result.tokens_per_second = run_seconds > 0 ? static_cast<double>(run_tokens) / run_seconds : 0;
   if (result.interrupted) {
-    result.message = fmt::format("stopped after update {} of {}; checkpoint saved. Go on with: graft train --resume --out {}", state.step, t.plan.steps,
-                                 t.config.out);
+    result.message =
+        fmt::format("stopped after update {} of {}; checkpoint saved. Go on with: graft train --resume --out {}",
+                    state.step, t.plan.steps, t.config.out);
   } else {
     if (t.config.early_stop > 0 && state.best_step > 0 && state.best_step != state.step) {
       copy_checkpoint_weights(fmt::format("{}/checkpoint-{}", t.config.out, state.best_step), t.config.out);
@@ -360,8 +383,7 @@ TrainResult Trainer::run(const TrainEvents& events) {
   }
   result.seconds = seconds_now() - started;
   result.peak_memory_bytes = peak_resident_bytes();
-  write_report(t.config.out, t.config,
-               {{"Peak memory", memory_text(result.peak_memory_bytes)}});
+  write_report(t.config.out, t.config, {{"Peak memory", memory_text(result.peak_memory_bytes)}});
   return result;
 }
 

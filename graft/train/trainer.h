@@ -21,7 +21,7 @@ struct TrainPlan {
   std::string dtype;        // resolved: f32 or bf16
   int recompute_every = 0;  // resolved
   int64_t head_chunk_rows = 64;
-  double seconds = 0;       // estimated; 0 until known
+  double seconds = 0;                 // estimated; 0 until known
   std::vector<std::string> previews;  // two rows with the trained part marked
 };
 
@@ -33,9 +33,9 @@ struct TrainResult {
   double tokens_per_second = 0;
   int64_t peak_memory_bytes = 0, forecast_memory_bytes = 0;
   double seconds = 0;
-  std::string adapter;              // the folder written
-  bool interrupted = false;         // stopped by `stop`, with a checkpoint saved
-  std::string message;              // how to go on, where interrupted; which step DIR holds, with early stopping
+  std::string adapter;       // the folder written
+  bool interrupted = false;  // stopped by `stop`, with a checkpoint saved
+  std::string message;       // how to go on, where interrupted; which step DIR holds, with early stopping
 };
 
 // What a caller hears while a run goes on; each may be empty.

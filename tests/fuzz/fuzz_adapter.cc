@@ -40,8 +40,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         if (with_base) options.modules = modules;
         options.partial = partial;
         for (const AdapterTensor& t : load_adapter(folder.path, options).tensors) {
-          if (static_cast<int64_t>(t.a.size()) != t.rank * t.in || static_cast<int64_t>(t.b.size()) != t.out * t.rank)
+          if (static_cast<int64_t>(t.a.size()) != t.rank * t.in || static_cast<int64_t>(t.b.size()) != t.out * t.rank) {
             __builtin_trap();
+          }
         }
       } catch (const Error&) {
       }

@@ -34,8 +34,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         const std::vector<BaseModule> modules = {{"model.layers.0.self_attn.q_proj", ModuleKind::kLinear, 16, 16},
                                                  {"model.layers.1.mlp.down_proj", ModuleKind::kLinear, 24, 16},
                                                  {"lm_head", ModuleKind::kHead, 16, 288}};
-        if (lora_config_json(parse_lora_config(lora_config_json(config), "again")) != lora_config_json(config))
+        if (lora_config_json(parse_lora_config(lora_config_json(config), "again")) != lora_config_json(config)) {
           __builtin_trap();
+        }
         for (const LoraTarget& target : resolve_targets(config, modules)) {
           if (target.rank < 1 || !(target.scaling > 0)) __builtin_trap();
         }

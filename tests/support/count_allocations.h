@@ -18,7 +18,8 @@ inline std::atomic<int64_t> num_allocations{0};
 
 inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
   ++num_allocations;
-  void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment + (bytes == 0 ? alignment : 0));
+  void* memory =
+      std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment + (bytes == 0 ? alignment : 0));
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
@@ -27,8 +28,12 @@ inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
 
 void* operator new(std::size_t bytes) { return graft::test::counted_allocation(bytes, alignof(std::max_align_t)); }
 void* operator new[](std::size_t bytes) { return graft::test::counted_allocation(bytes, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t alignment) { return graft::test::counted_allocation(bytes, static_cast<std::size_t>(alignment)); }
-void* operator new[](std::size_t bytes, std::align_val_t alignment) { return graft::test::counted_allocation(bytes, static_cast<std::size_t>(alignment)); }
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  return graft::test::counted_allocation(bytes, static_cast<std::size_t>(alignment));
+}
+void* operator new[](std::size_t bytes, std::align_val_t alignment) {
+  return graft::test::counted_allocation(bytes, static_cast<std::size_t>(alignment));
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }

@@ -22,10 +22,10 @@ inline std::string fixtures() { return shared().empty() ? std::string() : shared
 }  // namespace graft::test
 
 // First line of a test that needs the fixtures.
-#define GRAFT_NEEDS_FIXTURES()                        \
-  do {                                                \
-    if (graft::test::fixtures().empty()) {            \
-      ++graft::test::skipped_for_fixtures();          \
-      GTEST_SKIP() << "no fixtures";                  \
-    }                                                 \
+#define GRAFT_NEEDS_FIXTURES()               \
+  do {                                       \
+    if (graft::test::fixtures().empty()) {   \
+      ++graft::test::skipped_for_fixtures(); \
+      GTEST_SKIP() << "no fixtures";         \
+    }                                        \
   } while (false)

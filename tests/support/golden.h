@@ -65,13 +65,16 @@ class Figures {
  public:
   ~Figures() {
     for (const auto& [what, f] : worst_) {
-      testing::Test::RecordProperty("figure: " + what, fmt::format("{:.2e} of {:.2e}, worst of {} ({})", f.value, f.bar, f.count, f.where));
+      testing::Test::RecordProperty(
+          "figure: " + what, fmt::format("{:.2e} of {:.2e}, worst of {} ({})", f.value, f.bar, f.count, f.where));
     }
   }
   void check(const std::string& what, const std::string& where, double value, double bar) {
     EXPECT_LE(value, bar) << what << " of " << where;
     Figure& f = worst_[what];
-    if (f.count++ == 0 || value / bar > f.value / f.bar || std::isnan(value)) f.value = value, f.bar = bar, f.where = where;
+    if (f.count++ == 0 || value / bar > f.value / f.bar || std::isnan(value)) {
+      f.value = value, f.bar = bar, f.where = where;
+    }
   }
   // Things that must be equal: counted.
   void same(const std::string& what, const std::string& where, bool equal) {
@@ -100,7 +103,10 @@ inline std::vector<std::string> dense_kinds() {
   std::vector<std::string> kinds;
   for (const auto& entry : std::filesystem::directory_iterator(fixtures() + "/golden")) {
     const std::string kind = entry.path().filename().string(), model = fixtures() + "/models/" + kind;
-    if (!std::filesystem::exists(entry.path() / "grads.safetensors") || !std::filesystem::exists(model + "/config.json")) continue;
+    if (!std::filesystem::exists(entry.path() / "grads.safetensors") ||
+        !std::filesystem::exists(model + "/config.json")) {
+      continue;
+    }
     const Json config = read_json(model + "/config.json");
     if (config.contains("num_local_experts") || config.contains("num_experts")) continue;
     kinds.push_back(kind);
@@ -116,7 +122,10 @@ inline std::vector<std::string> dense_peft_cases() {
   const std::vector<std::string> kinds = dense_kinds();
   for (const auto& entry : std::filesystem::directory_iterator(fixtures() + "/peft")) {
     if (!std::filesystem::exists(entry.path() / "meta.json")) continue;
-    const std::string kind = std::filesystem::path(read_json((entry.path() / "meta.json").string()).at("model").get<std::string>()).filename().string();
+    const std::string kind =
+        std::filesystem::path(read_json((entry.path() / "meta.json").string()).at("model").get<std::string>())
+            .filename()
+            .string();
     if (std::find(kinds.begin(), kinds.end(), kind) != kinds.end()) cases.push_back(entry.path().filename().string());
   }
   std::sort(cases.begin(), cases.end());
@@ -125,7 +134,8 @@ inline std::vector<std::string> dense_peft_cases() {
 }
 
 // Tolerances of fixtures/README.md for float32 (what PyTorch's own float32 differs from float64 by, with room).
-constexpr double kLogits = 2e-5, kLogitsTrained = 1e-4, kMergedLogits = 3e-5, kStepLoss = 2e-5, kGradNorm = 1e-5, kLogprob = 1e-4;
+constexpr double kLogits = 2e-5, kLogitsTrained = 1e-4, kMergedLogits = 3e-5, kStepLoss = 2e-5, kGradNorm = 1e-5,
+                 kLogprob = 1e-4;
 inline double loss_bar(double loss) { return 5e-6 + 1e-6 * std::fabs(loss); }
 inline double gradient_bar(const std::vector<float>& gradient) { return 2e-5 * largest(gradient) + 1e-7; }
 
@@ -137,7 +147,8 @@ inline double norm_of(const Tensors& tensors) {
   return std::sqrt(sum);
 }
 
-inline void write_i64(const std::string& path, const std::map<std::string, std::pair<std::vector<int64_t>, std::vector<int64_t>>>& tensors) {
+inline void write_i64(const std::string& path,
+                      const std::map<std::string, std::pair<std::vector<int64_t>, std::vector<int64_t>>>& tensors) {
   std::vector<TensorToWrite> list;
   for (const auto& [name, t] : tensors) list.push_back({name, DType::kI64, t.first, as_bytes_of(t.second)});
   write_safetensors(path, list);

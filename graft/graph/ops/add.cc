@@ -9,7 +9,8 @@ namespace {
 
 template <typename T>
 void run_add(const Run& run, const Node& node) {
-  add<T>(run.context(), run.view<const T>(node.inputs[0]), run.view<const T>(node.inputs[1]), run.view<T>(node.outputs[0]));
+  add<T>(run.context(), run.view<const T>(node.inputs[0]), run.view<const T>(node.inputs[1]),
+         run.view<T>(node.outputs[0]));
 }
 
 void gradient(GradientBuilder& b, const Node& node) {
@@ -24,7 +25,8 @@ const Op kAdd = {.name = "add", .run = typed<run_add<float>, run_add<double>>, .
 }  // namespace
 
 Value add(Graph& g, Value a, Value b) {
-  GRAFT_CHECK(g.shape(a) == g.shape(b), "add: {} and {}, expected equal shapes", to_string(g.shape(a)), to_string(g.shape(b)));
+  GRAFT_CHECK(g.shape(a) == g.shape(b), "add: {} and {}, expected equal shapes", to_string(g.shape(a)),
+              to_string(g.shape(b)));
   Node& node = g.add_node(kAdd, {a, b}, {}, {g.shape(a)}, "add");
   node.in_place = {{0, 0}};
   return node.outputs[0];

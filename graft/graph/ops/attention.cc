@@ -56,7 +56,8 @@ void describe_own_rows(const Run& run, const Node& node, View<const T, 3> k, Vie
 }
 
 // Appends the new rows to each sequence's cache; attention then reads the cache alone.
-void describe_cache(const Run& run, const AttentionAttr& attr, View<const float, 3> k, View<const float, 3> v, Descriptors<float>& d) {
+void describe_cache(const Run& run, const AttentionAttr& attr, View<const float, 3> k, View<const float, 3> v,
+                    Descriptors<float>& d) {
   const auto cache = run.inputs().cache;
   d.resize(cache.size());
   for (size_t s = 0; s < cache.size(); ++s) {
@@ -116,18 +117,22 @@ void run_backward(const Run& run, const Node& node) {
 
 double attention_flops(const Graph&, const Node& node, const RunSizes& sizes) {
   const AttentionAttr& attr = node.attr<AttentionAttr>();
-  const double keys = static_cast<double>(attr.window > 0 ? std::min(attr.window, sizes.max_length) : sizes.max_length) / 2;
+  const double keys =
+      static_cast<double>(attr.window > 0 ? std::min(attr.window, sizes.max_length) : sizes.max_length) / 2;
   return 4.0 * static_cast<double>(sizes.tokens) * keys * static_cast<double>(attr.num_heads * attr.head_dim);
 }
 
 const Op kAttentionBackward = {
     .name = "attention_backward",
     .run = typed<run_backward<float>, run_backward<double>>,
-    .scratch = [](const Graph&, const Node& node, const RunSizes& capacity, int threads) {
-      const AttentionAttr& a = node.attr<AttentionAttr>();
-      return attention_backward_scratch(threads, a.num_heads, a.num_kv_heads, a.head_dim, capacity.tokens, capacity.max_length);
-    },
-    .flops = [](const Graph& g, const Node& node, const RunSizes& sizes) { return 2.5 * attention_flops(g, node, sizes); },
+    .scratch =
+        [](const Graph&, const Node& node, const RunSizes& capacity, int threads) {
+          const AttentionAttr& a = node.attr<AttentionAttr>();
+          return attention_backward_scratch(threads, a.num_heads, a.num_kv_heads, a.head_dim, capacity.tokens,
+                                            capacity.max_length);
+        },
+    .flops = [](const Graph& g, const Node& node,
+                const RunSizes& sizes) { return 2.5 * attention_flops(g, node, sizes); },
 };
 
 void gradient(GradientBuilder& b, const Node& node) {
@@ -135,8 +140,11 @@ void gradient(GradientBuilder& b, const Node& node) {
   if (!d_o) return;
   Graph& g = b.graph();
   const std::vector<Value> grads =
-      g.add_node(kAttentionBackward, {node.inputs[0], node.inputs[1], node.inputs[2], node.inputs[3], node.outputs[0], node.outputs[1], d_o},
-                 node.attributes, {g.shape(node.inputs[0]), g.shape(node.inputs[1]), g.shape(node.inputs[2])}).outputs;
+      g.add_node(
+           kAttentionBackward,
+           {node.inputs[0], node.inputs[1], node.inputs[2], node.inputs[3], node.outputs[0], node.outputs[1], d_o},
+           node.attributes, {g.shape(node.inputs[0]), g.shape(node.inputs[1]), g.shape(node.inputs[2])})
+          .outputs;
   for (size_t i = 0; i < 3; ++i) {
     if (b.needs(node.inputs[i])) b.add(node.inputs[i], grads[i]);
   }
@@ -146,10 +154,12 @@ const Op kAttention = {
     .name = "attention",
     .run = typed<run_attention<float>, run_attention<double>>,
     .gradient = gradient,
-    .scratch = [](const Graph&, const Node& node, const RunSizes& capacity, int threads) {
-      const AttentionAttr& a = node.attr<AttentionAttr>();
-      return attention_scratch(threads, a.num_heads, a.num_kv_heads, a.head_dim, capacity.tokens, capacity.max_length);
-    },
+    .scratch =
+        [](const Graph&, const Node& node, const RunSizes& capacity, int threads) {
+          const AttentionAttr& a = node.attr<AttentionAttr>();
+          return attention_scratch(threads, a.num_heads, a.num_kv_heads, a.head_dim, capacity.tokens,
+                                   capacity.max_length);
+        },
     .flops = attention_flops,
     .prepare = prepare,
 };
@@ -157,13 +167,15 @@ const Op kAttention = {
 }  // namespace
 
 Value attention(Graph& g, Value q, Value k, Value v, Value sequence_offsets, const AttentionAttr& attr) {
-  GRAFT_CHECK(g.shape(q).columns == attr.num_heads * attr.head_dim && g.shape(k).columns == attr.num_kv_heads * attr.head_dim &&
-                  g.shape(v) == g.shape(k) && attr.num_kv_heads > 0 && attr.num_heads % attr.num_kv_heads == 0,
-              "attention: q {}, k {}, v {} do not fit {} heads, {} key/value heads of {}", to_string(g.shape(q)), to_string(g.shape(k)),
-              to_string(g.shape(v)), attr.num_heads, attr.num_kv_heads, attr.head_dim);
+  GRAFT_CHECK(g.shape(q).columns == attr.num_heads * attr.head_dim &&
+                  g.shape(k).columns == attr.num_kv_heads * attr.head_dim && g.shape(v) == g.shape(k) &&
+                  attr.num_kv_heads > 0 && attr.num_heads % attr.num_kv_heads == 0,
+              "attention: q {}, k {}, v {} do not fit {} heads, {} key/value heads of {}", to_string(g.shape(q)),
+              to_string(g.shape(k)), to_string(g.shape(v)), attr.num_heads, attr.num_kv_heads, attr.head_dim);
   Shape kv = g.shape(q);
   kv.columns = g.shape(k).columns;
-  GRAFT_CHECK(g.shape(k) == kv, "attention: k is {}, expected {} for q {}", to_string(g.shape(k)), to_string(kv), to_string(g.shape(q)));
+  GRAFT_CHECK(g.shape(k) == kv, "attention: k is {}, expected {} for q {}", to_string(g.shape(k)), to_string(kv),
+              to_string(g.shape(q)));
   Shape lse = g.shape(q);
   lse.columns = attr.num_heads;
   return g.add_node(kAttention, {q, k, v, sequence_offsets}, attr, {g.shape(q), lse}, "attention").outputs[0];

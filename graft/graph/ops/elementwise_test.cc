@@ -11,7 +11,9 @@ using test::expect_error;
 const RunSizes kSizes = {.tokens = 7, .labels = 3, .sequences = 2, .max_length = 4};
 
 TEST(AddOp, Gradient) {
-  check_op("a + b", kSizes, [](Bench& b) { return std::vector<Value>{add(b.g, b.leaf(Rows::kTokens, 5, 1), b.leaf(Rows::kTokens, 5, 2))}; });
+  check_op("a + b", kSizes, [](Bench& b) {
+    return std::vector<Value>{add(b.g, b.leaf(Rows::kTokens, 5, 1), b.leaf(Rows::kTokens, 5, 2))};
+  });
   // One value in both roles, and again later: three contributions.
   check_op("x + x, x + y", kSizes, [](Bench& b) {
     const Value x = b.leaf(Rows::kTokens, 5, 1);
@@ -38,7 +40,9 @@ TEST(AddOp, FrozenInputsCostNoNodes) {
 }
 
 TEST(SwigluOp, Gradient) {
-  check_op("swiglu", kSizes, [](Bench& b) { return std::vector<Value>{swiglu(b.g, b.leaf(Rows::kTokens, 9, 1), b.leaf(Rows::kTokens, 9, 2))}; });
+  check_op("swiglu", kSizes, [](Bench& b) {
+    return std::vector<Value>{swiglu(b.g, b.leaf(Rows::kTokens, 9, 1), b.leaf(Rows::kTokens, 9, 2))};
+  });
   check_op("gate is up", kSizes, [](Bench& b) {
     const Value x = b.leaf(Rows::kTokens, 9, 1);
     return std::vector<Value>{swiglu(b.g, x, x)};
@@ -72,7 +76,8 @@ TEST(ColumnScaleOp, ShapeErrorNamesBoth) {
 
 TEST(DoraNormOp, IsTheNormOfAdaptedRows) {
   Bench b(DType::kF64, kSizes);
-  const Value w = b.weight(4, 6, 1), a = b.parameter(2, 6, 2), bb = b.parameter(4, 2, 3), z = b.leaf(Rows::kTokens, 4, 4);
+  const Value w = b.weight(4, 6, 1), a = b.parameter(2, 6, 2), bb = b.parameter(4, 2, 3),
+              z = b.leaf(Rows::kTokens, 4, 4);
   const Value magnitude = b.parameter(4, 1, 5);
   const Value norm = dora_norm(b.g, w, {a, bb, 0.5});
   b.g.keep(norm);
@@ -83,7 +88,9 @@ TEST(DoraNormOp, IsTheNormOfAdaptedRows) {
     double sum = 0;
     for (int64_t i = 0; i < 6; ++i) {
       double x = b.values(w)[static_cast<size_t>(o * 6 + i)];
-      for (int64_t r = 0; r < 2; ++r) x += 0.5 * b.values(bb)[static_cast<size_t>(o * 2 + r)] * b.values(a)[static_cast<size_t>(r * 6 + i)];
+      for (int64_t r = 0; r < 2; ++r) {
+        x += 0.5 * b.values(bb)[static_cast<size_t>(o * 2 + r)] * b.values(a)[static_cast<size_t>(r * 6 + i)];
+      }
       sum += x * x;
     }
     EXPECT_NEAR(got(o, 0), std::sqrt(sum), 1e-14);  // a dozen roundings of f64
@@ -128,7 +135,8 @@ TEST(DropoutOp, DrawsAreNamedByKeyUpdateAndStream) {
     kept += v != 0;
   }
   EXPECT_NEAR(kept / static_cast<double>(y.size()), 0.75, 0.05);  // 1,400 draws: standard deviation 0.012
-  EXPECT_EQ(std::vector<double>(y.begin(), y.begin() + 200), std::vector<double>(y.begin() + 400, y.begin() + 600));  // rows of one key
+  EXPECT_EQ(std::vector<double>(y.begin(), y.begin() + 200),
+            std::vector<double>(y.begin() + 400, y.begin() + 600));  // rows of one key
   EXPECT_EQ(y, mask("site", 0, 11));
   EXPECT_NE(y, mask("site", 1, 11));
   EXPECT_NE(y, mask("other", 0, 11));

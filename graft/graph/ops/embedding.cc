@@ -10,25 +10,30 @@ namespace {
 
 template <typename T>
 void run_embedding(const Run& run, const Node& node) {
-  embedding<T>(run.context(), run.span<const int32_t>(node.inputs[0]), run.operand<T>(node.inputs[1]), run.view<T>(node.outputs[0]));
+  embedding<T>(run.context(), run.span<const int32_t>(node.inputs[0]), run.operand<T>(node.inputs[1]),
+               run.view<T>(node.outputs[0]));
 }
 template <typename T>
 void run_backward(const Run& run, const Node& node) {
-  embedding_backward<T>(run.context(), run.span<const int32_t>(node.inputs[0]), run.view<const T>(node.inputs[1]), run.view<T>(node.inputs[2]));
+  embedding_backward<T>(run.context(), run.span<const int32_t>(node.inputs[0]), run.view<const T>(node.inputs[1]),
+                        run.view<T>(node.inputs[2]));
 }
 template <typename T>
 void run_gather(const Run& run, const Node& node) {
-  gather_rows<T>(run.context(), run.span<const int32_t>(node.inputs[1]), run.view<const T>(node.inputs[0]), run.view<T>(node.outputs[0]));
+  gather_rows<T>(run.context(), run.span<const int32_t>(node.inputs[1]), run.view<const T>(node.inputs[0]),
+                 run.view<T>(node.outputs[0]));
 }
 template <typename T>
 void run_scatter(const Run& run, const Node& node) {
-  scatter_rows<T>(run.context(), run.span<const int32_t>(node.inputs[1]), run.view<const T>(node.inputs[0]), run.view<T>(node.outputs[0]));
+  scatter_rows<T>(run.context(), run.span<const int32_t>(node.inputs[1]), run.view<const T>(node.inputs[0]),
+                  run.view<T>(node.outputs[0]));
 }
 
 const Op kEmbeddingBackward = {
     .name = "embedding_backward",
     .run = typed<run_backward<float>, run_backward<double>>,
-    .scratch = [](const Graph&, const Node&, const RunSizes& capacity, int threads) { return embedding_backward_scratch(threads, capacity.tokens); },
+    .scratch = [](const Graph&, const Node&, const RunSizes& capacity,
+                  int threads) { return embedding_backward_scratch(threads, capacity.tokens); },
 };
 const Op kScatterRows = {.name = "scatter_rows", .run = typed<run_scatter<float>, run_scatter<double>>};
 
@@ -41,8 +46,10 @@ void gather_gradient(GradientBuilder& b, const Node& node) {
   if (dy) b.add(x, b.graph().add_node(kScatterRows, {dy, node.inputs[1]}, {}, {b.graph().shape(x)}).outputs[0]);
 }
 
-const Op kEmbedding = {.name = "embedding", .run = typed<run_embedding<float>, run_embedding<double>>, .gradient = embedding_gradient};
-const Op kGatherRows = {.name = "gather_rows", .run = typed<run_gather<float>, run_gather<double>>, .gradient = gather_gradient};
+const Op kEmbedding = {
+    .name = "embedding", .run = typed<run_embedding<float>, run_embedding<double>>, .gradient = embedding_gradient};
+const Op kGatherRows = {
+    .name = "gather_rows", .run = typed<run_gather<float>, run_gather<double>>, .gradient = gather_gradient};
 
 Shape rows_of(const Graph& g, Value indices, int64_t columns, const char* op) {
   Shape shape = g.shape(indices);
@@ -54,11 +61,13 @@ Shape rows_of(const Graph& g, Value indices, int64_t columns, const char* op) {
 }  // namespace
 
 Value embedding(Graph& g, Value ids, Value table) {
-  return g.add_node(kEmbedding, {ids, table}, {}, {rows_of(g, ids, g.shape(table).columns, "embedding")}, "embed").outputs[0];
+  return g.add_node(kEmbedding, {ids, table}, {}, {rows_of(g, ids, g.shape(table).columns, "embedding")}, "embed")
+      .outputs[0];
 }
 
 Value gather_rows(Graph& g, Value x, Value rows) {
-  return g.add_node(kGatherRows, {x, rows}, {}, {rows_of(g, rows, g.shape(x).columns, "gather_rows")}, "gather").outputs[0];
+  return g.add_node(kGatherRows, {x, rows}, {}, {rows_of(g, rows, g.shape(x).columns, "gather_rows")}, "gather")
+      .outputs[0];
 }
 
 }  // namespace graft

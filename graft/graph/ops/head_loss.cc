@@ -59,30 +59,35 @@ const Op kHeadLoss = {
     .name = "head_loss",
     .run = typed<run_head_loss<float>, run_head_loss<double>>,
     .gradient = gradient,
-    .scratch = [](const Graph& g, const Node& node, const RunSizes& capacity, int threads) {
-      const Shape& head = g.shape(node.inputs[kHead]);
-      const int64_t rank = node.inputs[kB] ? g.shape(node.inputs[kB]).columns : 0;
-      return head_cross_entropy_scratch(threads, head.columns, head.fixed_rows, chunk_rows(node, capacity), rank);
-    },
-    .flops = [](const Graph& g, const Node& node, const RunSizes& sizes) {
-      const Shape& head = g.shape(node.inputs[kHead]);
-      return (node.attr<HeadLossAttr>().train ? 4.0 : 2.0) * static_cast<double>(sizes.labels) * static_cast<double>(head.columns) *
-             static_cast<double>(head.fixed_rows);
-    },
+    .scratch =
+        [](const Graph& g, const Node& node, const RunSizes& capacity, int threads) {
+          const Shape& head = g.shape(node.inputs[kHead]);
+          const int64_t rank = node.inputs[kB] ? g.shape(node.inputs[kB]).columns : 0;
+          return head_cross_entropy_scratch(threads, head.columns, head.fixed_rows, chunk_rows(node, capacity), rank);
+        },
+    .flops =
+        [](const Graph& g, const Node& node, const RunSizes& sizes) {
+          const Shape& head = g.shape(node.inputs[kHead]);
+          return (node.attr<HeadLossAttr>().train ? 4.0 : 2.0) * static_cast<double>(sizes.labels) *
+                 static_cast<double>(head.columns) * static_cast<double>(head.fixed_rows);
+        },
 };
 
 }  // namespace
 
-Value head_loss(Graph& g, Value x, Value head, Value labels, Value weights, Value loss, Value h, Value lora_b, const HeadLossAttr& attr) {
+Value head_loss(Graph& g, Value x, Value head, Value labels, Value weights, Value loss, Value h, Value lora_b,
+                const HeadLossAttr& attr) {
   const Shape shape = g.shape(x);
-  GRAFT_CHECK(g.shape(head).columns == shape.columns, "head_loss: head is {}, expected [vocab, {}] for x {}", to_string(g.shape(head)), shape.columns,
-              to_string(shape));
+  GRAFT_CHECK(g.shape(head).columns == shape.columns, "head_loss: head is {}, expected [vocab, {}] for x {}",
+              to_string(g.shape(head)), shape.columns, to_string(shape));
   Shape one = shape;
   one.columns = 1;
-  GRAFT_CHECK(g.shape(labels) == one && g.shape(weights) == one, "head_loss: labels are {}, weights {}, expected {}", to_string(g.shape(labels)),
-              to_string(g.shape(weights)), to_string(one));
-  GRAFT_CHECK(!h || (g.shape(lora_b).fixed_rows == g.shape(head).fixed_rows && g.shape(lora_b).columns == g.shape(h).columns),
-              "head_loss: B is {}, expected [{}, {}]", to_string(g.shape(lora_b)), g.shape(head).fixed_rows, g.shape(h).columns);
+  GRAFT_CHECK(g.shape(labels) == one && g.shape(weights) == one, "head_loss: labels are {}, weights {}, expected {}",
+              to_string(g.shape(labels)), to_string(g.shape(weights)), to_string(one));
+  GRAFT_CHECK(
+      !h || (g.shape(lora_b).fixed_rows == g.shape(head).fixed_rows && g.shape(lora_b).columns == g.shape(h).columns),
+      "head_loss: B is {}, expected [{}, {}]", to_string(g.shape(lora_b)), g.shape(head).fixed_rows,
+      g.shape(h).columns);
   std::vector<Shape> outputs = {one};
   std::vector<Value> inputs = {x, head, labels, weights, loss, h, lora_b, {}, {}};
   if (attr.train) {

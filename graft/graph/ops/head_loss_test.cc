@@ -74,7 +74,8 @@ double plain_loss(HeadBench& t, const Case& c) {
 }
 
 TEST(HeadLossOp, LossAndGradient) {
-  for (const Case& c : {Case{}, Case{true, false}, Case{false, true}, Case{true, true, true, 0.1}, Case{false, false, true, 0.2, 64}, Case{true, true, true, 0, 1}}) {
+  for (const Case& c : {Case{}, Case{true, false}, Case{false, true}, Case{true, true, true, 0.1},
+                        Case{false, false, true, 0.2, 64}, Case{true, true, true, 0, 1}}) {
     SCOPED_TRACE(fmt::format("head {} lora {} smoothing {} chunk {}", c.train_head, c.lora, c.smoothing, c.chunk_rows));
     HeadBench exact(DType::kF64, c), single(DType::kF32, c);
     const double loss = exact.run();
@@ -95,7 +96,8 @@ TEST(HeadLossOp, LossAndGradient) {
         const double below = exact.run();
         exact.b.values(p)[i] = kept[i];
         // Element by element: h^2 / 6 times a third derivative below 10 and 1e-16 / h of rounding.
-        ASSERT_NEAR(gradient[i], (above - below) / (2 * h), 1e-6 * largest) << exact.b.g.info(p).name << " element " << i;
+        ASSERT_NEAR(gradient[i], (above - below) / (2 * h), 1e-6 * largest)
+            << exact.b.g.info(p).name << " element " << i;
         ASSERT_NEAR(narrow[i], gradient[i], 2e-5 * largest) << exact.b.g.info(p).name << " in f32, element " << i;
       }
     }
@@ -128,8 +130,10 @@ TEST(HeadLossOp, ShapeErrorsNameBoth) {
   Bench b(DType::kF32, kSizes);
   const Value x = b.leaf(Rows::kLabels, 6, 1), head = b.weight(11, 5, 2), good = b.weight(11, 6, 3);
   const Value labels = b.indices(Rows::kLabels, {}), tokens = b.indices(Rows::kTokens, {});
-  const Value loss = b.g.bound("l", fixed_shape(1, 1), DType::kF64), a = b.parameter(2, 6, 4), lora_b = b.parameter(11, 3, 5);
-  expect_error([&] { head_loss(b.g, x, head, labels, labels, loss, {}, {}, {}); }, {"[11, 5]", "[vocab, 6]", "[labels, 6]"});
+  const Value loss = b.g.bound("l", fixed_shape(1, 1), DType::kF64), a = b.parameter(2, 6, 4),
+              lora_b = b.parameter(11, 3, 5);
+  expect_error([&] { head_loss(b.g, x, head, labels, labels, loss, {}, {}, {}); },
+               {"[11, 5]", "[vocab, 6]", "[labels, 6]"});
   expect_error([&] { head_loss(b.g, x, good, tokens, labels, loss, {}, {}, {}); }, {"[tokens, 1]", "[labels, 1]"});
   const Value h = lora_down(b.g, x, {{{a, lora_b, 1}}}, {});
   expect_error([&] { head_loss(b.g, x, good, labels, labels, loss, h, lora_b, {}); }, {"[11, 3]", "[11, 2]"});

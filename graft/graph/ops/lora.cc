@@ -63,7 +63,8 @@ void run_down(const Run& run, const Node& node) {
       out.y = View<T, 2>(h.row(begin) + target.column, {end - begin, out.w.rows.extent(0)}, {h.stride(0), 1});
       outputs.push_back(out);
     }
-    matmul_nt<T>(run.context(), Compute::kF32, View<const T, 2>(x.row(begin), {end - begin, x.extent(1)}, x.strides()), outputs);
+    matmul_nt<T>(run.context(), Compute::kF32, View<const T, 2>(x.row(begin), {end - begin, x.extent(1)}, x.strides()),
+                 outputs);
   }
 }
 
@@ -78,7 +79,9 @@ void run_down_backward(const Run& run, const Node& node) {
   const auto before = run.view<const T>(node.inputs[3 + num_a]);
   const bool wants_dx = !node.outputs.empty();
   const View<T, 2> dx = wants_dx ? run.view<T>(node.outputs[0]) : View<T, 2>();
-  if (wants_dx && before.data() != nullptr && before.data() != dx.data()) std::copy_n(before.data(), before.size(), dx.data());
+  if (wants_dx && before.data() != nullptr && before.data() != dx.data()) {
+    std::copy_n(before.data(), before.size(), dx.data());
+  }
   const bool starts_at_zero = before.data() == nullptr && node.inputs[1];  // rows without an adapter have no gradient
   if (wants_dx && starts_at_zero) std::fill_n(dx.data(), dx.size(), T{0});
   const RowSlots slots(run, node.inputs[1], x.extent(0));
@@ -123,10 +126,14 @@ ScratchNeed scratch(const Graph& g, const Node& node, const RunSizes& capacity, 
 }
 
 double flops(const Graph& g, const Node& node, const RunSizes& sizes) {
-  return 2.0 * static_cast<double>(g.shape(node.inputs[0]).elements(sizes)) * static_cast<double>(g.shape(node.outputs[0]).columns);
+  return 2.0 * static_cast<double>(g.shape(node.inputs[0]).elements(sizes)) *
+         static_cast<double>(g.shape(node.outputs[0]).columns);
 }
 
-const Op kLoraDownBackward = {.name = "lora_down_backward", .run = typed<run_down_backward<float>, run_down_backward<double>>, .scratch = scratch, .prepare = prepare};
+const Op kLoraDownBackward = {.name = "lora_down_backward",
+                              .run = typed<run_down_backward<float>, run_down_backward<double>>,
+                              .scratch = scratch,
+                              .prepare = prepare};
 
 void gradient(GradientBuilder& b, const Node& node) {
   const Value dh = b.gradient(node.outputs[0]), x = node.inputs[0];
@@ -144,8 +151,12 @@ void gradient(GradientBuilder& b, const Node& node) {
   if (wants_dx) b.add(x, backward.outputs[0]);
 }
 
-const Op kLoraDown = {
-    .name = "lora_down", .run = typed<run_down<float>, run_down<double>>, .gradient = gradient, .scratch = scratch, .flops = flops, .prepare = prepare};
+const Op kLoraDown = {.name = "lora_down",
+                      .run = typed<run_down<float>, run_down<double>>,
+                      .gradient = gradient,
+                      .scratch = scratch,
+                      .flops = flops,
+                      .prepare = prepare};
 
 }  // namespace
 
@@ -166,8 +177,8 @@ Value lora_down(Graph& g, Value x, const std::vector<std::vector<AdapterPair>>& 
         continue;
       }
       const Shape a = g.shape(adapter.a);
-      GRAFT_CHECK(a.columns == g.shape(x).columns, "lora_down: A is {}, expected [rank, {}] for x {}", to_string(a), g.shape(x).columns,
-                  to_string(g.shape(x)));
+      GRAFT_CHECK(a.columns == g.shape(x).columns, "lora_down: A is {}, expected [rank, {}] for x {}", to_string(a),
+                  g.shape(x).columns, to_string(g.shape(x)));
       target.a.push_back(static_cast<int>(inputs.size()));
       target.width = std::max(target.width, a.fixed_rows);
       inputs.push_back(adapter.a);

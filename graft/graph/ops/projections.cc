@@ -41,7 +41,9 @@ void reserve(const Node& node) {
   lists<T>().terms.reserve(node.inputs.size());
   lists<T>().sources.reserve(node.inputs.size());
 }
-void prepare(const Graph& g, const Node& node, const RunSizes&) { g.dtype() == DType::kF64 ? reserve<double>(node) : reserve<float>(node); }
+void prepare(const Graph& g, const Node& node, const RunSizes&) {
+  g.dtype() == DType::kF64 ? reserve<double>(node) : reserve<float>(node);
+}
 
 // The part of h that target `out` and slot `slot` use.
 template <typename T>
@@ -57,7 +59,8 @@ void run_forward(const Run& run, const Node& node) {
   const auto h = run.view<const T>(node.inputs[kH]);
   const RowSlots slots(run, node.inputs[kOffsets], x.extent(0));
   std::vector<MatmulOutput<T>>& outputs = lists<T>().outputs;
-  std::vector<LoraTerm<T>>& terms = lists<T>().terms;  // one per B at most: it never grows while the outputs hold spans into it
+  std::vector<LoraTerm<T>>& terms =
+      lists<T>().terms;  // one per B at most: it never grows while the outputs hold spans into it
   outputs.clear();
   terms.clear();
   for (size_t i = 0; i < attr.outputs.size(); ++i) {
@@ -89,14 +92,17 @@ void run_dx(const Run& run, const Node& node) {
   if (before.data() != nullptr && before.data() != dx.data()) std::copy_n(before.data(), before.size(), dx.data());
   std::vector<MatmulSource<T>>& sources = lists<T>().sources;
   sources.clear();
-  for (size_t i = 1; i < node.inputs.size(); i += 2) sources.push_back({run.view<const T>(node.inputs[i]), run.operand<T>(node.inputs[i + 1])});
+  for (size_t i = 1; i < node.inputs.size(); i += 2) {
+    sources.push_back({run.view<const T>(node.inputs[i]), run.operand<T>(node.inputs[i + 1])});
+  }
   matmul_nn<T>(run.context(), node.attr<Attr>().compute, sources, before.data() != nullptr, dx);
 }
 
 // inputs: dy, x, dw.
 template <typename T>
 void run_dw(const Run& run, const Node& node) {
-  matmul_tn<T>(run.context(), run.view<const T>(node.inputs[0]), run.view<const T>(node.inputs[1]), T{1}, true, run.view<T>(node.inputs[2]));
+  matmul_tn<T>(run.context(), run.view<const T>(node.inputs[0]), run.view<const T>(node.inputs[1]), T{1}, true,
+               run.view<T>(node.inputs[2]));
 }
 
 // inputs: dy, dbias.
@@ -124,7 +130,8 @@ void run_dh(const Run& run, const Node& node) {
       const auto b = run.view<const T>(node.inputs[pair]);
       const View<const T, 2> dy_rows(dy.row(begin), {end - begin, dy.extent(1)}, dy.strides());
       if (const Value db = node.inputs[pair + 1]) {
-        matmul_tn<T>(run.context(), dy_rows, slot_rows(h, begin, end, spec.column, b.extent(1)), T{1}, true, run.view<T>(db));
+        matmul_tn<T>(run.context(), dy_rows, slot_rows(h, begin, end, spec.column, b.extent(1)), T{1}, true,
+                     run.view<T>(db));
       }
       const auto target = slot_rows(dh, begin, end, spec.column, b.extent(1));
       MatmulSource<T> source;
@@ -164,11 +171,17 @@ double dx_flops(const Graph& g, const Node& node, const RunSizes& sizes) {
   return 2.0 * static_cast<double>(g.shape(node.outputs[0]).elements(sizes)) * sum;
 }
 double dw_flops(const Graph& g, const Node& node, const RunSizes& sizes) {
-  return 2.0 * static_cast<double>(g.shape(node.inputs[0]).elements(sizes)) * static_cast<double>(g.shape(node.inputs[1]).columns);
+  return 2.0 * static_cast<double>(g.shape(node.inputs[0]).elements(sizes)) *
+         static_cast<double>(g.shape(node.inputs[1]).columns);
 }
 
-const Op kDx = {.name = "projections_dx", .run = typed<run_dx<float>, run_dx<double>>, .scratch = scratch, .flops = dx_flops, .prepare = prepare};
-const Op kDw = {.name = "weight_gradient", .run = typed<run_dw<float>, run_dw<double>>, .scratch = scratch, .flops = dw_flops};
+const Op kDx = {.name = "projections_dx",
+                .run = typed<run_dx<float>, run_dx<double>>,
+                .scratch = scratch,
+                .flops = dx_flops,
+                .prepare = prepare};
+const Op kDw = {
+    .name = "weight_gradient", .run = typed<run_dw<float>, run_dw<double>>, .scratch = scratch, .flops = dw_flops};
 const Op kDbias = {.name = "bias_gradient", .run = typed<run_dbias<float>, run_dbias<double>>};
 const Op kDh = {.name = "lora_up_backward", .run = typed<run_dh<float>, run_dh<double>>, .scratch = scratch};
 
@@ -229,7 +242,8 @@ const Op kProjections = {
 
 }  // namespace
 
-std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::vector<Projection>& outputs, Value h, Value adapter_offsets) {
+std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::vector<Projection>& outputs, Value h,
+                               Value adapter_offsets) {
   Attr attr;
   attr.compute = compute;
   std::vector<Value> inputs = {x, h, adapter_offsets};
@@ -242,13 +256,14 @@ std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::ve
   int64_t column = 0;
   for (const Projection& p : outputs) {
     const Shape w = g.shape(p.weight);
-    GRAFT_CHECK(w.columns == g.shape(x).columns, "linear: weight '{}' is {}, expected [out, {}] for x {}", g.info(p.weight).name, to_string(w),
-                g.shape(x).columns, to_string(g.shape(x)));
+    GRAFT_CHECK(w.columns == g.shape(x).columns, "linear: weight '{}' is {}, expected [out, {}] for x {}",
+                g.info(p.weight).name, to_string(w), g.shape(x).columns, to_string(g.shape(x)));
     GRAFT_CHECK(!p.bias || g.shape(p.bias).fixed_rows == w.fixed_rows, "linear: bias '{}' is {}, expected [{}, 1]",
                 g.info(p.bias).name, to_string(g.shape(p.bias)), w.fixed_rows);
     Shape y = g.shape(x);
     y.columns = w.fixed_rows;
-    GRAFT_CHECK(!p.residual || g.shape(p.residual) == y, "linear: residual is {}, expected {}", to_string(g.shape(p.residual)), to_string(y));
+    GRAFT_CHECK(!p.residual || g.shape(p.residual) == y, "linear: residual is {}, expected {}",
+                to_string(g.shape(p.residual)), to_string(y));
     Attr::Output out;
     out.weight = put(p.weight);
     out.bias = put(p.bias);
@@ -259,14 +274,16 @@ std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::ve
       out.b.push_back(put(adapter.b));
       out.scaling.push_back(adapter.scaling);
       if (!adapter.b) continue;
-      GRAFT_CHECK(g.shape(adapter.b).fixed_rows == w.fixed_rows, "linear: B is {}, expected [{}, rank]", to_string(g.shape(adapter.b)), w.fixed_rows);
+      GRAFT_CHECK(g.shape(adapter.b).fixed_rows == w.fixed_rows, "linear: B is {}, expected [{}, rank]",
+                  to_string(g.shape(adapter.b)), w.fixed_rows);
       width = std::max(width, g.shape(adapter.b).columns);
     }
     column += width;
     attr.outputs.push_back(std::move(out));
     shapes.push_back(y);
   }
-  GRAFT_CHECK(column == (h ? g.shape(h).columns : 0), "linear: h is {}, the adapters' ranks add up to {}", h ? to_string(g.shape(h)) : "none", column);
+  GRAFT_CHECK(column == (h ? g.shape(h).columns : 0), "linear: h is {}, the adapters' ranks add up to {}",
+              h ? to_string(g.shape(h)) : "none", column);
   return g.add_node(kProjections, std::move(inputs), std::move(attr), std::move(shapes)).outputs;
 }
 

@@ -12,8 +12,12 @@ const RunSizes kSizes = {.tokens = 7, .labels = 3, .sequences = 2, .max_length =
 
 TEST(EmbeddingOp, GradientOfTrainedTable) {
   const std::vector<int32_t> ids = {4, 0, 4, 2, 8, 4, 0};
-  check_op("packed", kSizes, [&](Bench& b) { return std::vector<Value>{embedding(b.g, b.indices(Rows::kTokens, ids), b.weight(9, 5, 1, true))}; });
-  check_op("rows", kSizes, [&](Bench& b) { return std::vector<Value>{embedding(b.g, b.indices(Rows::kTokens, ids), b.parameter(9, 5, 1))}; });
+  check_op("packed", kSizes, [&](Bench& b) {
+    return std::vector<Value>{embedding(b.g, b.indices(Rows::kTokens, ids), b.weight(9, 5, 1, true))};
+  });
+  check_op("rows", kSizes, [&](Bench& b) {
+    return std::vector<Value>{embedding(b.g, b.indices(Rows::kTokens, ids), b.parameter(9, 5, 1))};
+  });
 }
 
 TEST(EmbeddingOp, FrozenTableCostsNoNodes) {
@@ -43,7 +47,8 @@ TEST(GatherRowsOp, Gradient) {
 TEST(RmsNormOp, Gradient) {
   for (const int64_t groups : {1, 3}) {
     check_op(fmt::format("{} groups", groups), kSizes, [groups](Bench& b) {
-      return std::vector<Value>{rms_norm(b.g, b.leaf(Rows::kTokens, 12, 1), b.parameter(12 / groups, 1, 2), 1e-5, groups)};
+      return std::vector<Value>{
+          rms_norm(b.g, b.leaf(Rows::kTokens, 12, 1), b.parameter(12 / groups, 1, 2), 1e-5, groups)};
     });
   }
   // As in a layer: x goes past the norm, and its gradient is folded into the norm's.
@@ -75,7 +80,8 @@ TEST(RopeOp, Gradient) {
   for (const bool interleaved : {false, true}) {
     check_op(interleaved ? "interleaved" : "halves", kSizes, [&](Bench& b) {
       b.inputs.rope = &table;
-      return std::vector<Value>{rope(b.g, b.leaf(Rows::kTokens, 12, 1), b.indices(Rows::kTokens, {0, 1, 2, 0, 1, 2, 15}), 6, interleaved)};
+      return std::vector<Value>{
+          rope(b.g, b.leaf(Rows::kTokens, 12, 1), b.indices(Rows::kTokens, {0, 1, 2, 0, 1, 2, 15}), 6, interleaved)};
     });
   }
 }
@@ -85,7 +91,8 @@ TEST(RopeOp, ConventionsDifferByAPermutation) {
   const auto rotated = [&](bool interleaved, const std::vector<double>* from) {
     Bench b(DType::kF64, kSizes);
     b.inputs.rope = &table;
-    b.finish({rope(b.g, b.leaf(Rows::kTokens, 6, 1), b.indices(Rows::kTokens, {3, 1, 2, 0, 1, 2, 15}), 6, interleaved)});
+    b.finish(
+        {rope(b.g, b.leaf(Rows::kTokens, 6, 1), b.indices(Rows::kTokens, {3, 1, 2, 0, 1, 2, 15}), 6, interleaved)});
     if (from != nullptr) b.values(b.trained()[0]) = *from;
     b.loss();
     return std::pair(b.values(b.trained()[0]), b.output(0));

@@ -9,12 +9,13 @@ namespace {
 
 template <typename T>
 void run_swiglu(const Run& run, const Node& node) {
-  swiglu<T>(run.context(), run.view<const T>(node.inputs[0]), run.view<const T>(node.inputs[1]), run.view<T>(node.outputs[0]));
+  swiglu<T>(run.context(), run.view<const T>(node.inputs[0]), run.view<const T>(node.inputs[1]),
+            run.view<T>(node.outputs[0]));
 }
 template <typename T>
 void run_backward(const Run& run, const Node& node) {
-  swiglu_backward<T>(run.context(), run.view<const T>(node.inputs[0]), run.view<const T>(node.inputs[1]), run.view<const T>(node.inputs[2]),
-                     run.view<T>(node.outputs[0]), run.view<T>(node.outputs[1]));
+  swiglu_backward<T>(run.context(), run.view<const T>(node.inputs[0]), run.view<const T>(node.inputs[1]),
+                     run.view<const T>(node.inputs[2]), run.view<T>(node.outputs[0]), run.view<T>(node.outputs[1]));
 }
 
 const Op kSwigluBackward = {.name = "swiglu_backward", .run = typed<run_backward<float>, run_backward<double>>};
@@ -36,7 +37,8 @@ const Op kSwiglu = {.name = "swiglu", .run = typed<run_swiglu<float>, run_swiglu
 }  // namespace
 
 Value swiglu(Graph& g, Value gate, Value up) {
-  GRAFT_CHECK(g.shape(gate) == g.shape(up), "swiglu: gate is {}, up is {}, expected equal shapes", to_string(g.shape(gate)), to_string(g.shape(up)));
+  GRAFT_CHECK(g.shape(gate) == g.shape(up), "swiglu: gate is {}, up is {}, expected equal shapes",
+              to_string(g.shape(gate)), to_string(g.shape(up)));
   return g.add_node(kSwiglu, {gate, up}, {}, {g.shape(gate)}, "swiglu").outputs[0];
 }
 

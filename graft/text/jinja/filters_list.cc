@@ -287,8 +287,9 @@ Value filter_groupby(Runtime& runtime, const Value& value, const Args& args) {
   for (size_t begin = 0; begin < keyed.size();) {
     size_t end = begin;
     std::vector<Value> members;
-    while (end < keyed.size() && equal(runtime, keyed[begin].first, keyed[end].first))
+    while (end < keyed.size() && equal(runtime, keyed[begin].first, keyed[end].first)) {
       members.push_back(keyed[end++].second);
+    }
     const Value grouper = get(members.front());
     Value pair = runtime.tuple({grouper, runtime.list(std::move(members))});
     static_cast<Items&>(*pair.object()).group = true;

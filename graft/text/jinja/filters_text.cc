@@ -106,8 +106,9 @@ Value filter_replace(Runtime& runtime, const Value& value, const Args& args) {
 
 Value filter_format(Runtime& runtime, const Value& value, const Args& args) {
   const Value text = to_text(runtime, value);
-  if (!args.named.empty() && !args.positional.empty())
+  if (!args.named.empty() && !args.positional.empty()) {
     throw Fault{"format takes positional or named arguments, not both"};
+  }
   if (args.named.empty()) return percent_format(runtime, text.text(), runtime.tuple(args.positional));
   auto dict = std::make_shared<Dict>();
   for (const auto& [name, v] : args.named) dict->set(runtime.string(name), v);
@@ -420,8 +421,9 @@ Value filter_round(Runtime& runtime, const Value& value, const Args& args) {
   const auto given = bind("round", args, {"precision", "method"});
   const int64_t precision = number_or(given[0], 0, "precision");
   const std::string method = given[1] == nullptr ? "common" : to_text(runtime, *given[1]).str();
-  if (method != "common" && method != "ceil" && method != "floor")
+  if (method != "common" && method != "ceil" && method != "floor") {
     throw Fault{"round: method must be common, ceil or floor"};
+  }
   if (value.is_undefined()) fail_undefined(value);
   if (!value.is_number()) throw Fault{fmt::format("round: a number is required, not {}", type_name(value))};
   const double x = as_real(value);
@@ -444,8 +446,9 @@ Value filter_filesizeformat(Runtime& runtime, const Value& value, const Args& ar
   const bool binary = flag_or(bind("filesizeformat", args, {"binary"})[0], false);
   const auto read = value.is_string() ? read_real(value.str()) : std::nullopt;
   if (value.is_undefined()) fail_undefined(value);
-  if (!value.is_number() && !read)
+  if (!value.is_number() && !read) {
     throw Fault{fmt::format("filesizeformat: a number is required, not {}", type_name(value))};
+  }
   const double bytes = read ? *read : as_real(value);
   if (!std::isfinite(bytes)) throw Fault{"filesizeformat: a finite number is required"};
   const double base = binary ? 1024 : 1000;
@@ -481,8 +484,9 @@ Value filter_tojson(Runtime& runtime, const Value& value, const Args& args) {
   }
   if (given[2] != nullptr && !given[2]->is_none()) {
     const std::vector<Value> both = iterate(runtime, *given[2]);
-    if (both.size() != 2 || !both[0].is_string() || !both[1].is_string())
+    if (both.size() != 2 || !both[0].is_string() || !both[1].is_string()) {
       throw Fault{"tojson: separators must be two strings"};
+    }
     style.item_separator = both[0].str();
     style.key_separator = both[1].str();
   }

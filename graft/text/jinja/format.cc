@@ -250,8 +250,9 @@ Value brace_format(Runtime& runtime, const Text& format, Args& args) {
     }
     if (end >= s.size()) throw Fault{"'{' without '}' in format string"};
     const std::string_view inside(s.data() + i + 1, end - i - 1);
-    if (inside.find('{') != std::string_view::npos)
+    if (inside.find('{') != std::string_view::npos) {
       throw Fault{"fields inside a format specification are not supported"};
+    }
     const size_t colon = std::min(inside.find(':'), inside.size());
     std::string_view name = inside.substr(0, colon);
     const std::string_view spec = colon < inside.size() ? inside.substr(colon + 1) : std::string_view();
@@ -301,8 +302,9 @@ Value percent_format(Runtime& runtime, const Text& format, const Value& argument
       if (close == std::string::npos) throw Fault{"incomplete format key"};
       if (!arguments.is(Kind::dict)) throw Fault{"format requires a mapping"};
       const Value* found = arguments.dict().find(std::string_view(s).substr(i + 1, close - i - 1));
-      if (found == nullptr)
+      if (found == nullptr) {
         throw Fault{fmt::format("format key '{}' is missing", printable(s.substr(i + 1, close - i - 1)))};
+      }
       named = *found;
       by_name = true;
       i = close + 1;
@@ -341,8 +343,9 @@ Value percent_format(Runtime& runtime, const Text& format, const Value& argument
       throw Fault{fmt::format("unsupported format character '{}'", printable(std::string(1, type)))};
     }
     if (value.is_undefined()) fail_undefined(value);
-    if (!value.is_number())
+    if (!value.is_number()) {
       throw Fault{fmt::format("%{} format: a number is required, not {}", type, type_name(value))};
+    }
     if (spec.zero && spec.align == 0) spec.align = '=', spec.fill = "0";
     const bool integer = std::string_view("diuxXo").find(type) != std::string_view::npos;
     spec.type = type == 'i' || type == 'u' ? 'd' : type;

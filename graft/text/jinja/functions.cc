@@ -58,8 +58,9 @@ std::shared_ptr<Dict> build_dict(Runtime& runtime, const Args& args) {
     } else {
       for (const Value& pair : iterate(runtime, from)) {
         const std::vector<Value> both = iterate(runtime, pair);
-        if (both.size() != 2)
+        if (both.size() != 2) {
           throw Fault{fmt::format("dictionary update sequence element has length {}; 2 is required", both.size())};
+        }
         set(both[0], both[1]);
       }
     }
@@ -218,8 +219,9 @@ Value make_joiner(Runtime& runtime, Args& args) {
 Value lipsum(Runtime&, Args&) { throw Fault{"lipsum() is not supported: a prompt of random text has no use"}; }
 
 std::optional<Value> Function::attribute(Runtime& runtime, std::string_view name) {
-  if (name_ == "dict" && name == "fromkeys")
+  if (name_ == "dict" && name == "fromkeys") {
     return runtime.callable(std::make_shared<Function>("fromkeys", dict_fromkeys));
+  }
   return std::nullopt;
 }
 

@@ -83,8 +83,9 @@ class Interpreter {
     return runtime_.string(std::move(buffer));
   }
   Value call_macro(const Body& body, std::shared_ptr<Scope> scope) {
-    if (calls_ >= kMaxCalls)
+    if (calls_ >= kMaxCalls) {
       throw Fault{fmt::format("macros call each other past the recursion limit of {}", kMaxCalls)};
+    }
     const Swap<int> deeper(calls_, calls_ + 1);
     return capture(body, std::move(scope));
   }
@@ -176,8 +177,9 @@ Value Macro::call(Runtime& runtime, Args& args) {
   const size_t first_default = signature.parameters.size() - signature.defaults.size();
   for (size_t i = first_default; i < signature.parameters.size(); ++i) {
     const Symbol symbol = signature.parameters[i].second;
-    if (scope->own(symbol) == nullptr)
+    if (scope->own(symbol) == nullptr) {
       scope->set(symbol, interpreter_.evaluate_in(*signature.defaults[i - first_default], scope));
+    }
   }
   for (const auto& [name, symbol] : signature.parameters) {
     if (scope->own(symbol) == nullptr) {
@@ -355,8 +357,9 @@ Args Interpreter::arguments(const Arguments& from) {
   }
   if (from.dict != nullptr) {
     const Value more = evaluate(*from.dict);
-    if (!more.is(Kind::dict))
+    if (!more.is(Kind::dict)) {
       throw Fault{fmt::format("the argument after ** must be a mapping, not {}", type_name(more))};
+    }
     for (const auto& [key, value] : more.dict().entries) {
       if (!key.is_string()) throw Fault{"keywords must be strings"};
       out.named.emplace_back(key.str(), value);

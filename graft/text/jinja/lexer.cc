@@ -44,8 +44,9 @@ class Lexer {
 
   void add(TokenKind kind, std::string text) {
     constexpr size_t kMaxTokens = 150000;  // published templates have less than ten thousand
-    if (tokens_.size() >= kMaxTokens)
+    if (tokens_.size() >= kMaxTokens) {
       error(line_, fmt::format("the template passes the limit of {} tokens", kMaxTokens));
+    }
     tokens_.push_back({kind, std::move(text), line_});
   }
 
@@ -238,8 +239,9 @@ class Lexer {
     if (at < source_.size() && (source_[at] | 0x20) == 'e') {
       size_t exponent = at + 1;
       std::string sign;
-      if (exponent < source_.size() && (source_[exponent] == '-' || source_[exponent] == '+'))
+      if (exponent < source_.size() && (source_[exponent] == '-' || source_[exponent] == '+')) {
         sign = source_[exponent++];
+      }
       if (exponent < source_.size() && is_digit(source_[exponent])) {
         real = true;
         std::string power;

@@ -222,8 +222,9 @@ Value text_replace(Runtime& runtime, const Value& self, Args& args) {
 Value text_join(Runtime& runtime, const Value& self, Args& args) {
   const std::vector<Value> parts = iterate(runtime, *bind("join", args, {"iterable"}, 1)[0]);
   for (size_t i = 0; i < parts.size(); ++i) {
-    if (!parts[i].is_string())
+    if (!parts[i].is_string()) {
       throw Fault{fmt::format("sequence item {}: expected a string, found {}", i, type_name(parts[i]))};
+    }
   }
   return join(runtime, self, parts);
 }
@@ -252,8 +253,9 @@ Value text_iscase(Runtime& runtime, const Value& self, Args& args) {
   bool any = false;
   for (size_t i = 0; i < self.str().size();) {
     const int32_t c = next_code_point(self.str(), i);
-    if (kUpper ? is_lower(c) || (is_cased(c) && !is_upper(c)) : is_upper(c) || (is_cased(c) && !is_lower(c)))
+    if (kUpper ? is_lower(c) || (is_cased(c) && !is_upper(c)) : is_upper(c) || (is_cased(c) && !is_lower(c))) {
       return Value(false);
+    }
     any = any || is_cased(c);
   }
   return Value(any);

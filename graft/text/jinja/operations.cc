@@ -420,8 +420,9 @@ std::vector<const Value*> bind(std::string_view function, const Args& args, std:
   for (size_t i = 0; i < args.positional.size(); ++i) out[i] = &args.positional[i];
   for (const auto& [name, value] : args.named) {
     const auto it = std::find_if(names.begin(), names.end(), [&key = name](const char* n) { return key == n; });
-    if (it == names.end())
+    if (it == names.end()) {
       throw Fault{fmt::format("{}() got an unexpected keyword argument '{}'", function, printable(name))};
+    }
     const auto i = static_cast<size_t>(it - names.begin());
     if (out[i] != nullptr) throw Fault{fmt::format("{}() got multiple values for argument '{}'", function, name)};
     out[i] = &value;

@@ -256,8 +256,9 @@ class Parser : public ExpressionParser {
 
 Template parse(std::string_view source, const std::string& where) {
   constexpr size_t kMaxSource = size_t{1} << 20;  // published templates stay below 40 kB
-  if (source.size() > kMaxSource)
+  if (source.size() > kMaxSource) {
     fail("{}: the template has {} bytes, the limit is {}", where, source.size(), kMaxSource);
+  }
   if (!valid_utf8(source)) fail("{}: the template is not UTF-8", where);
   return Parser(source, where).run();
 }

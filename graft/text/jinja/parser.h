@@ -41,22 +41,14 @@ class ExpressionParser {
 
   std::string shown() const {
     switch (now().kind) {
-      case TokenKind::data:
-        return "text";
-      case TokenKind::variable_begin:
-        return "'{{'";
-      case TokenKind::variable_end:
-        return "'}}'";
-      case TokenKind::block_begin:
-        return "'{%'";
-      case TokenKind::block_end:
-        return "'%}'";
-      case TokenKind::end:
-        return "the end of the template";
-      case TokenKind::string:
-        return fmt::format("the string '{}'", printable(now().text, 40));
-      default:
-        return fmt::format("'{}'", printable(now().text, 40));
+      case TokenKind::data: return "text";
+      case TokenKind::variable_begin: return "'{{'";
+      case TokenKind::variable_end: return "'}}'";
+      case TokenKind::block_begin: return "'{%'";
+      case TokenKind::block_end: return "'%}'";
+      case TokenKind::end: return "the end of the template";
+      case TokenKind::string: return fmt::format("the string '{}'", printable(now().text, 40));
+      default: return fmt::format("'{}'", printable(now().text, 40));
     }
   }
   void expect_op(std::string_view op) {

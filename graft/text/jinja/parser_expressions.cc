@@ -335,8 +335,9 @@ void ExpressionParser::arguments(Expr& owner) {
       out.named.emplace_back(std::move(key), expression());
       deepen(owner, out.named.back().second);
     } else {
-      if (!out.named.empty() || out.list != nullptr || out.dict != nullptr)
+      if (!out.named.empty() || out.list != nullptr || out.dict != nullptr) {
         error("a positional argument after a named one");
+      }
       out.positional.push_back(expression());
       deepen(owner, out.positional.back());
     }
