@@ -171,8 +171,14 @@ class Loader {
     for (const AdapterHeader::Saved& saved : header_.saved) {
       SavedTensor tensor{saved.name, saved.tensor->shape, {}, saved.trained};
       if (!options_.base_tensors.empty()) {
-        const auto base = std::find_if(options_.base_tensors.begin(), options_.base_tensors.end(),
-                                       [&](const ExpectedTensor& t) { return t.name == saved.name; });
+        const auto of_base = [&](std::string_view name) {
+          return std::find_if(options_.base_tensors.begin(), options_.base_tensors.end(),
+                              [&](const ExpectedTensor& t) { return t.name == name; });
+        };
+        auto base = of_base(saved.name);
+        // A tied head has no tensor of its own in the model: it is the embedding.
+        if (base == options_.base_tensors.end() && saved.name == "lm_head.weight")
+          base = of_base("model.embed_tokens.weight");
         if (base == options_.base_tensors.end()) {
           add_fault(fmt::format("tensor '{}' is extra: the model has no '{}'", printable(saved.tensor->name, 200),
                                 printable(saved.name, 200)));
@@ -184,7 +190,7 @@ class Loader {
           continue;
         }
       }
-      if (!values_) continue;
+      if (!values_ || !saved.trained) continue;  // a copy of the base (PEFT's base_layer) is not needed
       tensor.values.resize(static_cast<size_t>(saved.tensor->num_elements()));
       read_as_f32(file_.bytes(*saved.tensor), saved.tensor->dtype, tensor.values.data(),
                   fmt::format("{}: tensor '{}'", header_.path, printable(saved.tensor->name, 200)));

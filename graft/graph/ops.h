@@ -46,6 +46,8 @@ Value lora_embedding(Graph& g, Value ids, Value x, const AdapterPair& adapter);
 
 // norm[o] = ||W[o] + scaling B[o] A||, no gradient (DoRA holds it constant).
 Value dora_norm(Graph& g, Value weight, const AdapterPair& adapter);
+// norm[o] = ||table[:, o] + scaling (A B^T)[:, o]|| of an embedding's adapter (A by token), no gradient: [hidden, 1].
+Value dora_column_norm(Graph& g, Value table, const AdapterPair& adapter);
 // y = z * magnitude / norm + bias; magnitude, norm, bias [columns, 1]; bias may be none.
 Value column_scale(Graph& g, Value z, Value magnitude, Value norm, Value bias);
 
@@ -70,7 +72,8 @@ Value swiglu(Graph& g, Value gate, Value up);
 Value gather_rows(Graph& g, Value x, Value rows);
 
 // Output head and cross-entropy (kernels/loss.h). x [labels, hidden]; labels i32, weights f64; loss: bound f64 [1], written. With `train` the
-// gradient starts here. h: the head's LoRA rows or none. Returns nll [labels, 1].
+// gradient starts here. h: the head's LoRA rows or none; magnitude and norm [vocab, 1]: the head's DoRA, or none.
+// Returns nll [labels, 1].
 struct HeadLossAttr {
   double label_smoothing = 0;
   Compute compute = Compute::kF32;
@@ -79,6 +82,6 @@ struct HeadLossAttr {
   double lora_scaling = 1;
 };
 Value head_loss(Graph& g, Value x, Value head, Value labels, Value weights, Value loss, Value h, Value lora_b,
-                const HeadLossAttr& attr);
+                const HeadLossAttr& attr, Value magnitude = {}, Value norm = {});
 
 }  // namespace graft

@@ -55,6 +55,31 @@ TEST(Dora, NormOfAdaptedRowsIsNearFloat64AndTheSameOnEveryLevel) {
   }
 }
 
+TEST(Dora, ColumnNormIsTheSameOnEveryLevelAndThreadCount) {
+  const test::LevelGuard guard;
+  for (const Case& c : {Case{600, 70, 3}, Case{255, 129, 8}, Case{1, 5, 1}}) {
+    test::Uniform random(static_cast<uint64_t>(c.in));
+    const Matrix<float> w = random.matrix<float>(c.out, c.in), a = random.matrix<float>(c.out, c.rank),
+                        b = random.matrix<float>(c.in, c.rank);
+    std::vector<float> first;
+    for (CpuLevel level : cpu_levels_available()) {
+      set_cpu_level(level);
+      for (int threads : {1, 3}) {
+        ThreadPool pool(threads);
+        Context context(pool);
+        context.reserve(dora_column_norm_scratch(c.in, c.rank));
+        const Weight packed = test::pack(context, DType::kF32, w);
+        for (const Operand<float>& operand : {Operand<float>{nullptr, w.cview()}, Operand<float>{&packed, {}}}) {
+          std::vector<float> norm(static_cast<size_t>(c.in), NAN);
+          dora_column_norm<float>(context, operand, a.cview(), b.cview(), 0.7f, norm);
+          if (first.empty()) first = norm;
+          ASSERT_TRUE(test::same_bits(norm, first)) << cpu_level_name(level) << " threads " << threads;
+        }
+      }
+    }
+  }
+}
+
 TEST(Dora, MergeAddsTheUpdateAndScalesRows) {
   const test::LevelGuard guard;
   for (const Case& c : kCases) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 
+#include "graft/kernels/elementwise.h"
 #include "graft/kernels/loss_table.h"
 #include "graft/kernels/math.h"
 #include "graft/kernels/ref.h"
@@ -24,15 +25,16 @@ double log_of(double x) noexcept { return log_f64(x); }
 float exp_of(float x) noexcept { return exp_f32(x); }
 double exp_of(double x) noexcept { return exp_f64(x); }
 
-// Where the shared scratch is cut: the products' own, then the logits of a chunk, then their losses.
+// Where the shared scratch is cut: the products' own, then the logits of a chunk, those before DoRA's scaling, then their losses.
 struct Layout {
   ScratchNeed products;
-  size_t logits = 0, nll = 0;  // byte offsets
+  size_t logits = 0, unscaled = 0, nll = 0;  // byte offsets
 };
 
 size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-Layout layout_of(int num_threads, int64_t hidden, int64_t vocab, int64_t chunk_rows, int64_t rank, size_t element) {
+Layout layout_of(int num_threads, int64_t hidden, int64_t vocab, int64_t chunk_rows, int64_t rank, size_t element,
+                 bool magnitude) {
   Layout l;
   l.products = matmul_scratch(num_threads, chunk_rows, hidden, vocab);
   l.products.merge(matmul_scratch(num_threads, chunk_rows, vocab, hidden));
@@ -41,7 +43,9 @@ Layout layout_of(int num_threads, int64_t hidden, int64_t vocab, int64_t chunk_r
     l.products.merge(matmul_scratch(num_threads, chunk_rows, vocab, rank));
   }
   l.logits = round_up(l.products.shared);
-  l.nll = l.logits + round_up(static_cast<size_t>(chunk_rows) * static_cast<size_t>(vocab) * element);
+  const size_t logits = round_up(static_cast<size_t>(chunk_rows) * static_cast<size_t>(vocab) * element);
+  l.unscaled = l.logits + logits;
+  l.nll = l.unscaled + (magnitude ? logits : 0);
   return l;
 }
 
@@ -70,14 +74,16 @@ double head_cross_entropy(Context& context, const HeadLossArgs<T>& args) noexcep
   const int64_t rows = args.x.extent(0), hidden = args.x.extent(1), vocab = args.head.out_features();
   const bool lora = args.lora.h.data() != nullptr;
   const int64_t rank = lora ? args.lora.h.extent(1) : 0;
+  const bool dora = !args.magnitude.empty();
   const bool gradient = args.dx.data() != nullptr || args.dhead.data() != nullptr || args.dlora_h.data() != nullptr ||
                         args.dlora_b.data() != nullptr;
   assert(static_cast<int64_t>(args.labels.size()) == rows && static_cast<int64_t>(args.weights.size()) == rows);
   assert(args.nll.empty() || static_cast<int64_t>(args.nll.size()) == rows);
-  const Layout layout = layout_of(context.num_threads(), hidden, vocab, args.chunk_rows, rank, sizeof(T));
+  const Layout layout = layout_of(context.num_threads(), hidden, vocab, args.chunk_rows, rank, sizeof(T), dora);
   assert(context.reserved().shared >= layout.nll + static_cast<size_t>(args.chunk_rows) * sizeof(T));
   auto* bytes = context.shared<std::byte>();
   auto* logits = reinterpret_cast<T*>(bytes + layout.logits);
+  auto* unscaled = reinterpret_cast<T*>(bytes + layout.unscaled);
   auto* chunk_nll = reinterpret_cast<T*>(bytes + layout.nll);
   const LossTable<T>& kernels = table<T>();
 
@@ -94,6 +100,11 @@ double head_cross_entropy(Context& context, const HeadLossArgs<T>& args) noexcep
     product.y = z;
     matmul_nt<T>(context, args.compute, x, std::span<const MatmulOutput<T>>(&product, 1));
 
+    if (dora) {
+      if (gradient) std::copy_n(z.data(), z.size(), unscaled);
+      column_scale<T>(context, View<const T, 2>(logits, count, vocab), args.magnitude, args.norm, {}, z);
+    }
+
     context.pool().parallel(count, [&](int64_t i, int) {
       const auto row = static_cast<size_t>(first + i);
       chunk_nll[i] =
@@ -103,6 +114,11 @@ double head_cross_entropy(Context& context, const HeadLossArgs<T>& args) noexcep
       const auto row = static_cast<size_t>(first + i);
       loss += args.weights[row] * static_cast<double>(chunk_nll[i]);
       if (!args.nll.empty()) args.nll[row] = chunk_nll[i];
+    }
+    if (dora && gradient) {
+      column_scale_backward<T>(context, View<const T, 2>(logits, count, vocab),
+                               View<const T, 2>(unscaled, count, vocab), args.magnitude, args.norm, z, args.dmagnitude,
+                               {});
     }
     if (args.dx.data() != nullptr) {
       const MatmulSource<T> source = {z, args.head};
@@ -124,9 +140,9 @@ double head_cross_entropy(Context& context, const HeadLossArgs<T>& args) noexcep
   return loss;
 }
 
-ScratchNeed head_cross_entropy_scratch(int num_threads, int64_t hidden, int64_t vocab, int64_t chunk_rows,
-                                       int64_t rank) {
-  const Layout l = layout_of(num_threads, hidden, vocab, chunk_rows, rank, sizeof(float));
+ScratchNeed head_cross_entropy_scratch(int num_threads, int64_t hidden, int64_t vocab, int64_t chunk_rows, int64_t rank,
+                                       bool magnitude) {
+  const Layout l = layout_of(num_threads, hidden, vocab, chunk_rows, rank, sizeof(float), magnitude);
   return {l.nll + round_up(static_cast<size_t>(chunk_rows) * sizeof(float)), l.products.per_worker};
 }
 

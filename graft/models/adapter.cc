@@ -100,10 +100,6 @@ AdapterSites adapter_sites(const LoraConfig& config, const ModelConfig& model, s
   AdapterSites sites;
   const std::vector<BaseModule> modules = base_modules(model);
   for (const LoraTarget& target : resolve_targets(config, modules, where, training)) {
-    GRAFT_CHECK_HINT(
-        target.module.kind != ModuleKind::kEmbedding || !config.use_dora,
-        "leave embed_tokens out of the targets, train without DoRA, or train it whole with modules_to_save",
-        "{}: DoRA on '{}' is not supported", where, target.module.path);
     sites.modules.push_back({target.module.path, target.rank, target.scaling, config.use_dora});
   }
   sites.saved_modules = saved_paths(config, model);
@@ -122,6 +118,15 @@ AdapterWeights AdapterWeights::create(Context& context, const Model& model, cons
       AdapterMatrix a(model.config().vocab_size, site.rank), b(model.config().hidden_size, site.rank);
       fill_normal<float>(context, RandomStream(seed, stream_hash(site.path + ".lora_B")), 1.0,
                          b.values().first(static_cast<size_t>(b.rows * b.columns)));
+      if (site.dora) {
+        AdapterMatrix magnitude(b.rows, 1, true);
+        Operand<float> base;
+        base.weight = &base_of(model, site.path).weight;
+        context.reserve(dora_column_norm_scratch(b.rows, site.rank));
+        dora_column_norm<float>(context, base, View<const float, 2>(a.values().data(), a.rows, a.columns),
+                                View<const float, 2>(b.values().data(), b.rows, b.columns), 0.0f, magnitude.values());
+        w.tensors[site.path + ".lora_magnitude_vector"] = std::move(magnitude);
+      }
       w.tensors[site.path + ".lora_A"] = std::move(a);
       w.tensors[site.path + ".lora_B"] = std::move(b);
       continue;
@@ -158,7 +163,6 @@ AdapterWeights AdapterWeights::load(Context& context, const Model& model, const 
   AdapterWeights w;
   w.config = adapter.config;
   for (const AdapterTensor& t : adapter.tensors) {
-    GRAFT_CHECK(!t.embedding || t.magnitude.empty(), "{}: DoRA on '{}' is not supported", adapter.path, t.module);
     w.sites.modules.push_back({t.module, t.rank, t.scaling, !t.magnitude.empty()});
     w.tensors[t.module + ".lora_A"] =
         t.embedding ? from_vector(transposed(t.a, t.rank, t.in), t.in, t.rank) : from_vector(t.a, t.rank, t.in);

@@ -41,8 +41,8 @@ struct Tiny {
   Model single, exact;
 };
 
-// The change of the loss along one random direction in every trained tensor at once (spec lora.md 2, item 4).
-void check_direction(Tiny& tiny, const AdapterWeights& adapter, DecoderOptions options) {
+// The change of the loss along one random direction in every trained tensor at once (spec lora.md 2, item 4), or in those whose name ends in `only`.
+void check_direction(Tiny& tiny, const AdapterWeights& adapter, DecoderOptions options, std::string_view only = "") {
   options.dtype = DType::kF64;
   DecoderBench exact(tiny.workers.context, tiny.exact, options, {&adapter});
   options.dtype = DType::kF32;
@@ -57,11 +57,11 @@ void check_direction(Tiny& tiny, const AdapterWeights& adapter, DecoderOptions o
   for (const auto& [name, values] : kept) {
     const RandomStream stream(5, stream_hash(name));
     for (size_t i = 0; i < values.size(); ++i) {
-      const double d = stream.uniform53(i) * 2 - 1;
+      const double d = name.ends_with(only) ? stream.uniform53(i) * 2 - 1 : 0;
       direction[name].push_back(d);
       want += d * gradient.at(name)[i];
       got32 += d * narrow.at(name)[i];
-      length += gradient.at(name)[i] * gradient.at(name)[i] / 3;
+      length += d == 0 ? 0 : gradient.at(name)[i] * gradient.at(name)[i] / 3;
     }
   }
   const double h = 1e-6;
@@ -96,6 +96,16 @@ TEST(Decoder, LossFollowsTheGradientOfEveryKindOfAdapter) {
     options.label_smoothing = 0.1;
     check_direction(tiny, random_adapter(tiny.workers.context, tiny.single, lora_config(3, "q_proj,lm_head"), 7),
                     options);
+  }
+  {
+    // The norm is a constant to the gradient, so that only a step of the magnitudes is followed; A and B are the ops' tests'.
+    SCOPED_TRACE("DoRA on the head and the embedding");
+    LoraConfig config = lora_config(3, "q_proj,lm_head,embed_tokens");
+    config.use_dora = true;
+    const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, config, 7);
+    ASSERT_EQ(adapter.tensors.at("lm_head.lora_magnitude_vector").rows, 40);
+    ASSERT_EQ(adapter.tensors.at("model.embed_tokens.lora_magnitude_vector").rows, 24);
+    check_direction(tiny, adapter, train, "magnitude_vector");
   }
   {
     SCOPED_TRACE("embedding");

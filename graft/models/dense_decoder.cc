@@ -94,17 +94,23 @@ class Builder {
     if (!any) layer.adapters.clear();
   }
 
-  // The adapter of the embedding: A by token, [vocab, rank].
-  AdapterPair embedding_adapter(int64_t vocab, int64_t hidden) {
-    AdapterPair adapter;
+  // The adapter of the embedding: A by token, [vocab, rank]; with DoRA a magnitude per feature.
+  struct EmbeddingAdapter {
+    AdapterPair pair;
+    Value magnitude;
+  };
+  EmbeddingAdapter embedding_adapter(int64_t vocab, int64_t hidden) {
+    EmbeddingAdapter adapter;
     for (size_t slot = 0; slot < options_.adapters.size(); ++slot) {
       const AdapterSites::Module* module = options_.adapters[slot].find(kEmbedding);
       if (module == nullptr) continue;
       GRAFT_CHECK(options_.adapters.size() == 1, "{}: an adapter on the embedding cannot share a batch with others",
                   kEmbedding);
-      adapter.a = adapter_parameter(slot, kEmbedding + std::string(".lora_A"), vocab, module->rank);
-      adapter.b = adapter_parameter(slot, kEmbedding + std::string(".lora_B"), hidden, module->rank);
-      adapter.scaling = module->scaling;
+      adapter.pair.a = adapter_parameter(slot, kEmbedding + std::string(".lora_A"), vocab, module->rank);
+      adapter.pair.b = adapter_parameter(slot, kEmbedding + std::string(".lora_B"), hidden, module->rank);
+      adapter.pair.scaling = module->scaling;
+      if (module->dora)
+        adapter.magnitude = adapter_parameter(slot, kEmbedding + std::string(".lora_magnitude_vector"), hidden, 1);
     }
     return adapter;
   }
@@ -199,9 +205,6 @@ void add_head(Builder& b, const ModelConfig& c, const DecoderOptions& options, V
     g.keep(out.logits);
     return;
   }
-  GRAFT_CHECK(
-      !head.magnitude,
-      "lm_head: DoRA on the output head is not supported; leave lm_head out of the targets or train without --dora");
   out.labels = g.bound("labels", {Rows::kLabels, 0, 1, 0}, DType::kI32);
   out.label_weights = g.bound("label_weights", {Rows::kLabels, 0, 1, 0}, DType::kF64);
   out.loss = g.bound("loss", fixed_shape(1, 1), DType::kF64);
@@ -214,8 +217,8 @@ void add_head(Builder& b, const ModelConfig& c, const DecoderOptions& options, V
   context.dropout = {};  // label rows have no keys of their own
   const Value h = lora_rows(g, context, x, head);
   if (h) attr.lora_scaling = head.adapters[0].scaling;
-  out.nll =
-      head_loss(g, x, head.weight, out.labels, out.label_weights, out.loss, h, h ? head.adapters[0].b : Value{}, attr);
+  out.nll = head_loss(g, x, head.weight, out.labels, out.label_weights, out.loss, h, h ? head.adapters[0].b : Value{},
+                      attr, head.magnitude, head.magnitude ? dora_norm(g, head.weight, head.adapters[0]) : Value{});
   g.keep(out.nll);
 }
 
@@ -291,9 +294,11 @@ std::vector<ExpectedTensor> dense_decoder_tensors(const ModelConfig& c) {
 DecoderGraph build_dense_decoder(const ModelConfig& config, const DecoderOptions& options) {
   Builder b(options);
   Graph& g = b.g();
-  Value x = embedding(g, b.out().ids, b.matrix(kEmbedding, config.vocab_size, config.hidden_size));
-  if (const AdapterPair adapter = b.embedding_adapter(config.vocab_size, config.hidden_size); adapter.a) {
-    x = lora_embedding(g, b.out().ids, x, adapter);
+  const Value table = b.matrix(kEmbedding, config.vocab_size, config.hidden_size);
+  Value x = embedding(g, b.out().ids, table);
+  if (const auto adapter = b.embedding_adapter(config.vocab_size, config.hidden_size); adapter.pair.a) {
+    x = lora_embedding(g, b.out().ids, x, adapter.pair);
+    if (adapter.magnitude) x = column_scale(g, x, adapter.magnitude, dora_column_norm(g, table, adapter.pair), {});
   }
   const auto note = [&](Value hidden) {
     if (options.keep_hidden) g.keep(hidden);

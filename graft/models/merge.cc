@@ -1,6 +1,7 @@
 #include "graft/models/merge.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -21,6 +22,7 @@ namespace {
 struct Part {
   const AdapterTensor* tensor;
   double weight;
+  std::vector<float> column_factors = {};  // DoRA of an embedding: magnitude / norm per feature
 };
 
 // One tensor of the merged model.
@@ -99,7 +101,6 @@ class Merger {
       adapters_.push_back(load_adapter(path, options));
       for (AdapterTensor& t : adapters_.back().tensors) {
         if (!t.embedding) continue;
-        GRAFT_CHECK(t.magnitude.empty(), "{}: DoRA on '{}' cannot be merged", path, t.module);
         // (B A)^T = A^T B^T: the table's rows are tokens.
         std::vector<float> by_token = transposed(t.a, t.rank, t.in);
         t.a = transposed(t.b, t.out, t.rank);
@@ -123,7 +124,7 @@ class Merger {
     for (size_t i = 0; i < adapters_.size(); ++i) {
       const double weight = config_.adapters[i].second;
       for (const AdapterTensor& t : adapters_[i].tensors) {
-        slot(t.module + ".weight").parts.push_back({&t, weight});
+        slot(t.module + ".weight").parts.push_back({&t, weight, {}});
       }
       for (const SavedTensor& t : adapters_[i].saved) {
         if (!t.trained) continue;
@@ -139,6 +140,36 @@ class Merger {
     }
   }
 
+  // Rows [first, first + count) of a base tensor as f32.
+  void read_rows(const TensorInfo& base, int64_t first, int64_t count, int64_t columns, std::vector<float>& w) const {
+    const size_t element = static_cast<size_t>(dtype_bits(base.dtype)) / 8, size = static_cast<size_t>(count * columns);
+    w.resize(size);
+    read_as_f32(folder_.tensors.bytes(base).subspan(static_cast<size_t>(first * columns) * element, size * element),
+                base.dtype, w.data(), base.name);
+  }
+
+  // DoRA of an embedding needs the norms of the whole table before its first row.
+  void find_column_factors(const TensorInfo& base, Merged& m, int64_t block) {
+    for (Part& part : m.parts) {
+      const AdapterTensor& t = *part.tensor;
+      if (!t.embedding || t.magnitude.empty()) continue;
+      std::vector<double> sums(static_cast<size_t>(t.in));
+      std::vector<float> w;
+      for (int64_t first = 0; first < t.out; first += block) {
+        const int64_t count = std::min(block, t.out - first);
+        read_rows(base, first, count, t.in, w);
+        const View<float, 2> rows(w.data(), count, t.in);
+        merge_rows(context_, rows, View<const float, 2>(t.a.data(), t.rank, t.in),
+                   View<const float, 2>(t.b.data() + first * t.rank, count, t.rank), static_cast<float>(t.scaling), {},
+                   rows);
+        for (size_t i = 0; i < w.size(); ++i)
+          sums[i % sums.size()] += static_cast<double>(w[i]) * static_cast<double>(w[i]);
+      }
+      for (size_t i = 0; i < sums.size(); ++i)
+        part.column_factors.push_back(t.magnitude[i] / static_cast<float>(std::sqrt(sums[i])));
+    }
+  }
+
   DType dtype_of(const Merged& m) const { return saved_dtype(config_.dtype, folder_.tensors.at(m.source).dtype); }
 
   MergeReport write(const std::string& out) {
@@ -147,7 +178,7 @@ class Merger {
     for (const auto& [name, m] : tensors_) list.push_back({name, dtype_of(m), folder_.tensors.at(m.source).shape, {}});
     ModelWriter writer(out, list, config_.shard_bytes);
     for (const TensorInfo& info : writer.tensors()) {
-      const Merged& m = tensors_.at(info.name);
+      Merged& m = tensors_.at(info.name);
       const TensorInfo& base = folder_.tensors.at(m.source);
       if (m.parts.empty() && m.saved == nullptr && base.dtype == info.dtype) {
         writer.write(info.name, folder_.tensors.bytes(base));
@@ -168,24 +199,21 @@ class Merger {
     return report;
   }
 
-  void write_changed(ModelWriter& writer, const TensorInfo& info, const TensorInfo& base, const Merged& m) {
+  void write_changed(ModelWriter& writer, const TensorInfo& info, const TensorInfo& base, Merged& m) {
     const int64_t rows = base.shape.empty() ? 1 : base.shape[0];
     const int64_t columns = base.shape.size() == 2 ? base.shape[1] : base.num_elements() / std::max<int64_t>(1, rows);
     const int64_t block =
         std::clamp<int64_t>((int64_t{1} << 20) / std::max<int64_t>(1, columns), 1, std::max<int64_t>(1, rows));
-    const size_t element = static_cast<size_t>(dtype_bits(base.dtype)) / 8;
-    const auto source = folder_.tensors.bytes(base);
+    find_column_factors(base, m, block);
     std::vector<float> w, work;
     std::vector<std::byte> bytes;
     for (int64_t first = 0; first < rows; first += block) {
       const int64_t count = std::min(block, rows - first);
       const auto size = static_cast<size_t>(count * columns);
-      w.resize(size);
       if (m.saved != nullptr) {
-        std::copy_n(m.saved->values.data() + first * columns, size, w.data());
+        w.assign(m.saved->values.data() + first * columns, m.saved->values.data() + first * columns + size);
       } else {
-        read_as_f32(source.subspan(static_cast<size_t>(first * columns) * element, size * element), base.dtype,
-                    w.data(), info.name);
+        read_rows(base, first, count, columns, w);
       }
       for (const Part& part : m.parts) add_part(part, first, count, columns, w, work);
       bytes.resize(size * static_cast<size_t>(dtype_bits(info.dtype)) / 8);
@@ -205,10 +233,14 @@ class Merger {
       merge_rows(context_, rows, a, b, static_cast<float>(t.scaling * part.weight), {}, rows);
       return;
     }
-    const std::span<const float> magnitude(t.magnitude.data() + first, static_cast<size_t>(count));
+    const std::span<const float> magnitude =
+        t.embedding ? std::span<const float>()
+                    : std::span(t.magnitude).subspan(static_cast<size_t>(first), static_cast<size_t>(count));
     work.resize(w.size());
     merge_rows(context_, rows, a, b, static_cast<float>(t.scaling), magnitude,
                View<float, 2>(work.data(), count, columns));
+    for (size_t i = 0; t.embedding && i < work.size(); ++i)
+      work[i] *= part.column_factors[i % part.column_factors.size()];
     const auto weight = static_cast<float>(part.weight);
     for (size_t i = 0; i < w.size(); ++i) w[i] = weight == 1.0f ? work[i] : w[i] + weight * (work[i] - w[i]);
   }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "graft/formats/adapter.h"
 #include "graft/kernels/dora.h"
 #include "graft/models/test_support.h"
 
@@ -222,6 +223,41 @@ TEST(Merge, AnAdapterOnATiedEmbeddingLeavesTheHead) {
   EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), want).largest, 1e-5);
 }
 
+TEST(Merge, DoraOnTheHeadAndTheEmbedding) {
+  for (const bool tied : {true, false}) {
+    SCOPED_TRACE(tied ? "tied" : "untied");
+    Merged m(tiny_config("qwen2", tied));
+    LoraConfig config = lora_config(4, "q_proj,lm_head,embed_tokens");
+    config.use_dora = true;
+    AdapterWeights adapter = random_adapter(m.workers.context, m.model, config, 7);
+    const std::vector<float> fresh = logits(m.workers.context, m.model, &adapter);
+    int i = 0;
+    for (float& v : adapter.tensors.at("model.embed_tokens.lora_A").values())
+      v = 0.1f * static_cast<float>(i++ % 7 - 3);
+    for (const char* module : {"lm_head", "model.embed_tokens"}) {
+      for (float& v : adapter.tensors.at(module + std::string(".lora_magnitude_vector")).values())
+        v *= 0.75f + 0.01f * static_cast<float>(i++ % 50);
+    }
+    const std::vector<float> want = logits(m.workers.context, m.model, &adapter);
+    EXPECT_NE(want, fresh);
+    const std::string path = m.save(adapter, "a");
+    const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
+    EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
+    m.run({{path, 1.0}});
+    const Model merged = load(m.workers.context, m.out);
+    EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), want).largest, 1e-5);
+  }
+}
+
+TEST(Merge, FreshDoraOnTheEmbeddingIsTheBase) {
+  Merged m(tiny_config("qwen2", true));
+  LoraConfig config = lora_config(4, "embed_tokens");
+  config.use_dora = true;
+  const AdapterWeights fresh = AdapterWeights::create(m.workers.context, m.model, config, "kaiming", 1);
+  EXPECT_EQ(logits(m.workers.context, m.model, &fresh),
+            logits(m.workers.context, m.model, nullptr));  // A = 0, magnitude = norm
+}
+
 TEST(Merge, SavedModulesReplaceTheBase) {
   Merged m(tiny_config("qwen2", true));
   LoraConfig config = lora_config(4, "q_proj");
@@ -241,6 +277,29 @@ TEST(Merge, SavedModulesReplaceTheBase) {
   } catch (const Error& e) {
     EXPECT_NE(std::string(e.what()).find("weight 1"), std::string::npos) << e.what();
   }
+}
+
+// A tied head has no tensor in the model's files; PEFT still saves one, trained (modules_to_save) or as a copy of the base (base_layer).
+TEST(Merge, ATiedHeadSavedWithTheAdapter) {
+  Merged m(tiny_config("qwen2", true));
+  LoraConfig config = lora_config(4, "q_proj");
+  config.modules_to_save = {"lm_head"};
+  AdapterWeights adapter = random_adapter(m.workers.context, m.model, config, 7);
+  for (float& v : adapter.tensors.at("lm_head.weight").values()) v *= 1.5f;
+  const std::vector<float> want = logits(m.workers.context, m.model, &adapter);
+  const std::string path = m.save(adapter, "a");
+  const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
+  EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
+  m.run({{path, 1.0}});
+  EXPECT_LE(difference(logits(m.workers.context, load(m.workers.context, m.out), nullptr), want).largest, 1e-5);
+
+  const std::string plain = m.save(random_adapter(m.workers.context, m.model, lora_config(4, "q_proj"), 7), "plain");
+  Adapter copied = load_adapter(plain);
+  copied.saved.push_back({"lm_head.weight", {40, 24}, std::vector<float>(40 * 24, 1.0f), /*trained=*/false});
+  write_adapter(m.dir / "copied", copied);
+  const AdapterWeights with = AdapterWeights::load(m.workers.context, m.model, plain),
+                       without = AdapterWeights::load(m.workers.context, m.model, m.dir / "copied");
+  EXPECT_EQ(logits(m.workers.context, m.model, &with), logits(m.workers.context, m.model, &without));
 }
 
 TEST(Merge, RefusesAFolderThatIsNotEmpty) {

@@ -163,7 +163,13 @@ void dump_loss(Context& context, Model& model, AdapterWeights* adapter, const Du
     out.add("token_nll", {in.batch, in.seq - 1}, std::move(nll));
   }
   if (config.want.count("grads") > 0) {
-    for (const TrainedTensor& t : step.tensors()) out.add(t.name, t.shape, {t.gradient().begin(), t.gradient().end()});
+    for (const TrainedTensor& t : step.tensors()) {
+      std::vector<float> gradient(t.gradient().begin(), t.gradient().end());
+      // An embedding's A is held by token and named as in PEFT, where it is [rank, vocab].
+      const bool by_token = t.name.ends_with(".lora_embedding_A");
+      if (by_token) gradient = transposed(gradient, t.shape[0], t.shape[1]);
+      out.add(t.name, by_token ? std::vector<int64_t>{t.shape[1], t.shape[0]} : t.shape, std::move(gradient));
+    }
   }
 }
 

@@ -105,6 +105,9 @@ int64_t site_parameters(const AdapterSites& sites, const ModelConfig& config) {
     }
     if (sites.saves(m.path)) n += m.in_features * m.out_features;
   }
+  if (const AdapterSites::Module* site = sites.find("model.embed_tokens")) {
+    n += site->rank * (config.vocab_size + config.hidden_size) + (site->dora ? config.hidden_size : 0);
+  }
   for (const std::string& path : sites.saved_modules) {
     if (path == "model.embed_tokens") n += config.vocab_size * config.hidden_size;
     if (path.ends_with("norm")) {

@@ -26,6 +26,23 @@ const Op kDoraNorm = {
         },
 };
 
+template <typename T>
+void run_column_norm(const Run& run, const Node& node) {
+  graft::dora_column_norm<T>(run.context(), run.operand<T>(node.inputs[0]), run.view<const T>(node.inputs[1]),
+                             run.view<const T>(node.inputs[2]), static_cast<T>(node.attr<double>()),
+                             run.span<T>(node.outputs[0]));
+}
+
+const Op kDoraColumnNorm = {
+    .name = "dora_column_norm",
+    .run = typed<run_column_norm<float>, run_column_norm<double>>,
+    .gradient = [](GradientBuilder&, const Node&) {},
+    .scratch =
+        [](const Graph& g, const Node& node, const RunSizes&, int) {
+          return dora_column_norm_scratch(g.shape(node.inputs[0]).columns, g.shape(node.inputs[1]).columns);
+        },
+};
+
 // inputs: z, magnitude, norm, bias or none
 template <typename T>
 void run_scale(const Run& run, const Node& node) {
@@ -90,6 +107,15 @@ Value dora_norm(Graph& g, Value weight, const AdapterPair& adapter) {
               "dora_norm: A {} and B {} do not fit the weight {}", to_string(a), to_string(b), to_string(w));
   const int64_t out = w.fixed_rows;
   return g.add_node(kDoraNorm, {weight, adapter.a, adapter.b}, adapter.scaling, {fixed_shape(out, 1)}, "norm")
+      .outputs[0];
+}
+
+Value dora_column_norm(Graph& g, Value table, const AdapterPair& adapter) {
+  const Shape &w = g.shape(table), &a = g.shape(adapter.a), &b = g.shape(adapter.b);
+  GRAFT_CHECK(a.fixed_rows == w.fixed_rows && b.fixed_rows == w.columns && a.columns == b.columns,
+              "dora_column_norm: A {} and B {} do not fit the table {}", to_string(a), to_string(b), to_string(w));
+  const int64_t hidden = w.columns;
+  return g.add_node(kDoraColumnNorm, {table, adapter.a, adapter.b}, adapter.scaling, {fixed_shape(hidden, 1)}, "norm")
       .outputs[0];
 }
 

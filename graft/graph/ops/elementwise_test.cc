@@ -102,6 +102,34 @@ TEST(DoraNormOp, IsTheNormOfAdaptedRows) {
   for (double x : b.gradient(magnitude)) EXPECT_NE(x, 0);
 }
 
+TEST(DoraNormOp, OfAnEmbeddingIsTheNormOfAdaptedFeatures) {
+  for (const DType dtype : {DType::kF64, DType::kF32}) {
+    Bench b(dtype, kSizes);
+    const Value table = b.weight(600, 6, 1), a = b.parameter(600, 2, 2), bb = b.parameter(6, 2, 3),
+                z = b.leaf(Rows::kTokens, 6, 4);  // more rows than a block
+    const Value norm = dora_column_norm(b.g, table, {a, bb, 0.5});
+    b.g.keep(norm);
+    b.finish({column_scale(b.g, z, b.parameter(6, 1, 5), norm, {})});
+    b.loss();
+    for (size_t o = 0; o < 6; ++o) {
+      double sum = 0;
+      for (size_t v = 0; v < 600; ++v) {
+        double x = b.values(table)[v * 6 + o];
+        for (size_t r = 0; r < 2; ++r) x += 0.5 * b.values(a)[v * 2 + r] * b.values(bb)[o * 2 + r];
+        sum += x * x;
+      }
+      const double got = dtype == DType::kF64
+                             ? b.plan.read<double>(norm, b.sizes())(static_cast<int64_t>(o), 0)
+                             : static_cast<double>(b.plan.read<float>(norm, b.sizes())(static_cast<int64_t>(o), 0));
+      // 600 roundings of f64; in f32 the root is rounded once and each entry thrice, which averages out
+      EXPECT_NEAR(got, std::sqrt(sum), (dtype == DType::kF64 ? 1e-14 : 1e-7) * std::sqrt(sum));
+    }
+    for (Value p : {a, bb}) {
+      for (double x : b.gradient(p)) EXPECT_EQ(x, 0);
+    }
+  }
+}
+
 TEST(DoraNormOp, ShapeErrorNamesAll) {
   Bench b(DType::kF32, kSizes);
   const Value w = b.weight(4, 6, 1), a = b.parameter(2, 5, 2), bb = b.parameter(4, 2, 3);

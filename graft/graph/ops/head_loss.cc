@@ -9,7 +9,7 @@
 namespace graft {
 namespace {
 
-enum Input : size_t { kX, kHead, kLabels, kWeights, kLoss, kH, kB, kDHead, kDB };
+enum Input : size_t { kX, kHead, kLabels, kWeights, kLoss, kH, kB, kDHead, kDB, kMagnitude, kNorm, kDMagnitude };
 enum Output : size_t { kNll, kDx, kDh };
 
 // Rows at once: no more than the plan can have, so that scratch and run agree.
@@ -34,7 +34,12 @@ void run_head_loss(const Run& run, const Node& node) {
     args.lora.h = run.view<const T>(node.inputs[kH]);
     args.lora.b = run.view<const T>(node.inputs[kB]);
   }
+  if (node.inputs[kMagnitude]) {
+    args.magnitude = run.span<const T>(node.inputs[kMagnitude]);
+    args.norm = run.span<const T>(node.inputs[kNorm]);
+  }
   if (attr.train) {
+    args.dmagnitude = run.span<T>(node.inputs[kDMagnitude]);
     args.dx = run.view<T>(node.outputs[kDx]);
     args.dhead = run.view<T>(node.inputs[kDHead]);
     if (node.inputs[kH]) {
@@ -63,7 +68,8 @@ const Op kHeadLoss = {
         [](const Graph& g, const Node& node, const RunSizes& capacity, int threads) {
           const Shape& head = g.shape(node.inputs[kHead]);
           const int64_t rank = node.inputs[kB] ? g.shape(node.inputs[kB]).columns : 0;
-          return head_cross_entropy_scratch(threads, head.columns, head.fixed_rows, chunk_rows(node, capacity), rank);
+          return head_cross_entropy_scratch(threads, head.columns, head.fixed_rows, chunk_rows(node, capacity), rank,
+                                            static_cast<bool>(node.inputs[kMagnitude]));
         },
     .flops =
         [](const Graph& g, const Node& node, const RunSizes& sizes) {
@@ -76,7 +82,7 @@ const Op kHeadLoss = {
 }  // namespace
 
 Value head_loss(Graph& g, Value x, Value head, Value labels, Value weights, Value loss, Value h, Value lora_b,
-                const HeadLossAttr& attr) {
+                const HeadLossAttr& attr, Value magnitude, Value norm) {
   const Shape shape = g.shape(x);
   GRAFT_CHECK(g.shape(head).columns == shape.columns, "head_loss: head is {}, expected [vocab, {}] for x {}",
               to_string(g.shape(head)), shape.columns, to_string(shape));
@@ -88,11 +94,16 @@ Value head_loss(Graph& g, Value x, Value head, Value labels, Value weights, Valu
       !h || (g.shape(lora_b).fixed_rows == g.shape(head).fixed_rows && g.shape(lora_b).columns == g.shape(h).columns),
       "head_loss: B is {}, expected [{}, {}]", to_string(g.shape(lora_b)), g.shape(head).fixed_rows,
       g.shape(h).columns);
+  const Shape column = fixed_shape(g.shape(head).fixed_rows, 1);
+  GRAFT_CHECK(!magnitude || (g.shape(magnitude) == column && norm && g.shape(norm) == column),
+              "head_loss: magnitude is {}, norm {}, expected {}", to_string(g.shape(magnitude)),
+              norm ? to_string(g.shape(norm)) : "none", to_string(column));
   std::vector<Shape> outputs = {one};
-  std::vector<Value> inputs = {x, head, labels, weights, loss, h, lora_b, {}, {}};
+  std::vector<Value> inputs = {x, head, labels, weights, loss, h, lora_b, {}, {}, magnitude, norm, {}};
   if (attr.train) {
     outputs.push_back(shape);
     inputs[kDHead] = g.info(head).gradient;
+    if (magnitude) inputs[kDMagnitude] = g.info(magnitude).gradient;
     if (h) {
       outputs.push_back(g.shape(h));
       inputs[kDB] = g.info(lora_b).gradient;

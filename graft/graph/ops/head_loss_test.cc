@@ -11,6 +11,7 @@ struct Case {
   bool train_head = false, lora = false, train = true;
   double smoothing = 0;
   int64_t chunk_rows = 3;
+  bool dora = false;  // with lora
 };
 const RunSizes kSizes = {.tokens = 6, .labels = 5, .sequences = 1, .max_length = 6};
 const std::vector<int32_t> kLabels = {2, 0, 10, 2, 7};
@@ -32,7 +33,13 @@ struct HeadBench {
       attr.lora_scaling = 1.5;
       h = lora_down(b.g, x, {{{a, lora_b, attr.lora_scaling}}}, {});
     }
-    nll = head_loss(b.g, x, head, labels, weights, loss_value, h, lora_b, attr);
+    Value magnitude, norm;
+    if (c.dora) magnitude = b.parameter(11, 1, 5), norm = b.parameter(11, 1, 6, /*trainable=*/false);
+    if (c.dora) {
+      for (double& v : b.values(norm)) v = static_cast<double>(static_cast<float>(1.5 + v / 4));
+    }
+    dora_norm = norm;
+    nll = head_loss(b.g, x, head, labels, weights, loss_value, h, lora_b, attr, magnitude, norm);
     b.g.keep(nll);
     b.finish({});
   }
@@ -41,7 +48,7 @@ struct HeadBench {
     return loss;
   }
   Bench b;
-  Value nll;
+  Value nll, dora_norm;
   double loss = 0;
 };
 
@@ -58,12 +65,14 @@ double plain_loss(HeadBench& t, const Case& c) {
     for (size_t v = 0; v < 11; ++v) {
       for (size_t k = 0; k < 6; ++k) z[v] += x[i * 6 + k] * head[v * 6 + k];
       if (!c.lora) continue;
-      const std::vector<double>&a = t.b.values(p[p.size() - 2]), &bb = t.b.values(p[p.size() - 1]);
+      const size_t after = c.dora ? 1 : 0;  // the magnitude
+      const std::vector<double>&a = t.b.values(p[p.size() - 2 - after]), &bb = t.b.values(p[p.size() - 1 - after]);
       for (size_t r = 0; r < 3; ++r) {
         double h = 0;
         for (size_t k = 0; k < 6; ++k) h += 1.5 * a[r * 6 + k] * x[i * 6 + k];
         z[v] += h * bb[v * 3 + r];
       }
+      if (c.dora) z[v] *= t.b.values(p[p.size() - 1])[v] / t.b.values(t.dora_norm)[v];
     }
     double sum = 0, all = 0;
     for (double value : z) sum += std::exp(value), all += value;
@@ -74,8 +83,9 @@ double plain_loss(HeadBench& t, const Case& c) {
 }
 
 TEST(HeadLossOp, LossAndGradient) {
-  for (const Case& c : {Case{}, Case{true, false}, Case{false, true}, Case{true, true, true, 0.1},
-                        Case{false, false, true, 0.2, 64}, Case{true, true, true, 0, 1}}) {
+  for (const Case& c :
+       {Case{}, Case{true, false}, Case{false, true}, Case{true, true, true, 0.1}, Case{false, false, true, 0.2, 64},
+        Case{true, true, true, 0, 1}, Case{false, true, true, 0.1, 2, true}}) {
     SCOPED_TRACE(fmt::format("head {} lora {} smoothing {} chunk {}", c.train_head, c.lora, c.smoothing, c.chunk_rows));
     HeadBench exact(DType::kF64, c), single(DType::kF32, c);
     const double loss = exact.run();
@@ -105,18 +115,20 @@ TEST(HeadLossOp, LossAndGradient) {
 }
 
 TEST(HeadLossOp, ChunksDoNotShow) {
-  const auto bits = [](int64_t chunk) {
-    HeadBench t(DType::kF32, {false, true, true, 0.1, chunk});
-    const double loss = t.run();
-    const auto nll = t.b.plan.read<float>(t.nll, kSizes);
-    std::vector<double> all(nll.data(), nll.data() + nll.size());
-    all.push_back(loss);
-    const std::vector<double> dx = t.b.gradient(t.b.trained()[0]);
-    all.insert(all.end(), dx.begin(), dx.end());
-    return all;
-  };
-  EXPECT_EQ(bits(1), bits(64));
-  EXPECT_EQ(bits(2), bits(64));
+  for (const bool dora : {false, true}) {
+    const auto bits = [dora](int64_t chunk) {
+      HeadBench t(DType::kF32, {false, true, true, 0.1, chunk, dora});
+      const double loss = t.run();
+      const auto nll = t.b.plan.read<float>(t.nll, kSizes);
+      std::vector<double> all(nll.data(), nll.data() + nll.size());
+      all.push_back(loss);
+      const std::vector<double> dx = t.b.gradient(t.b.trained()[0]);
+      all.insert(all.end(), dx.begin(), dx.end());
+      return all;
+    };
+    EXPECT_EQ(bits(1), bits(64));
+    EXPECT_EQ(bits(2), bits(64));
+  }
 }
 
 TEST(HeadLossOp, EvaluationGivesTheSameLossAndNoBackward) {
