@@ -12,6 +12,15 @@
 namespace graft {
 namespace {
 
+// What --help shows after the flag. A count of 0 means "not given", and some helps say their default in words.
+std::string default_text(const TrainField& field) {
+  static const TrainConfig defaults;
+  const bool is_switch = std::holds_alternative<bool TrainConfig::*>(field.member);
+  if (is_switch || field.help.find("(default") != std::string_view::npos) return "";
+  const std::string text = train_field_text(defaults, field);
+  return text == "0" && field.value == "N" && field.name != "seed" ? "" : text;
+}
+
 // Every field of TrainConfig is a flag: name, help and range stand in train_fields() and nowhere else.
 void add_field(CLI::App& command, TrainConfig& config, const TrainField& field) {
   const std::string flag = flag_name(field);
@@ -44,6 +53,8 @@ void add_field(CLI::App& command, TrainConfig& config, const TrainField& field) 
   }
   std::string type(field.choices.empty() ? field.value : field.choices);
   if (!type.empty()) option->type_name(type);
+  const std::string preset = default_text(field);
+  if (!preset.empty()) option->default_str(preset);
   option->group(std::string(field.group));
 }
 
