@@ -25,7 +25,7 @@ void print_machine(const MachineReport& m) {
              m.bf16_dot_gflops, m.read_gbps, m.copy_gbps);
 }
 
-struct Flags {
+struct BenchFlags {
   CommonFlags common;
   ModelBenchOptions model;
   std::string trained = "all";
@@ -85,7 +85,7 @@ void add_gemm(CLI::App& group, const std::string& name, const std::string& what,
   });
 }
 
-void add_model_flags(CLI::App& command, Flags& f) {
+void add_model_flags(CLI::App& command, BenchFlags& f) {
   command.add_option("--model", f.model.model, "Model folder (graft init makes one with random weights)")
       ->required()
       ->type_name("MODEL");
@@ -112,7 +112,7 @@ void add_model_flags(CLI::App& command, Flags& f) {
   add_common_flags(command, f.common);
 }
 
-void resolve(Flags& f) {
+void resolve(BenchFlags& f) {
   f.model.compute = resolve_compute(f.common.dtype);
   f.model.seed = f.common.seed;
   if (f.trained == "all") return;
@@ -124,7 +124,7 @@ void resolve(Flags& f) {
 }
 
 void add_bench_train(CLI::App& group) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<BenchFlags>();
   auto* command = group.add_subcommand("train", "LoRA training steps of a model on random tokens");
   add_model_flags(*command, *flags);
   command->footer("Example:\n  graft bench train --model Qwen2.5-0.5B --batch-size 4 --max-length 256");
@@ -161,7 +161,7 @@ void add_bench_train(CLI::App& group) {
 }
 
 void add_bench_generate(CLI::App& group) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<BenchFlags>();
   auto* command = group.add_subcommand("generate", "Prefill and decoding of a model on random tokens");
   add_model_flags(*command, *flags);
   command->footer("Example:\n  graft bench generate --model Qwen2.5-0.5B --max-length 128");

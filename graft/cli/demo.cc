@@ -98,13 +98,13 @@ void show(const std::vector<Question>& questions, const Answers& answers) {
   std::fflush(stdout);
 }
 
-struct Flags {
+struct DemoFlags {
   CommonFlags common;
   std::string out = "graft-demo";
   int64_t steps = 600;
 };
 
-void run_demo(const Flags& flags) {
+void run_demo(const DemoFlags& flags) {
   const auto begin = std::chrono::steady_clock::now();
   const std::string demo = find_demo(), model = demo + "/model";
   Runtime runtime(flags.common);
@@ -192,7 +192,7 @@ void run_demo(const Flags& flags) {
 void add_demo(CLI::App& app) {
   auto* command =
       app.add_subcommand("demo", "The main job on what the project ships: ask, fine-tune, ask again, merge, compare");
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<DemoFlags>();
   command->add_option("--out", flags->out, "Folder for the adapter and the merged model")
       ->capture_default_str()
       ->type_name("DIR");

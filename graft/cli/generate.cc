@@ -54,13 +54,13 @@ std::vector<int32_t> prompt_of(const Session& session, const Json& line, const s
   return session.encode_prompt(line["prompt"].get<std::string>(), system);
 }
 
-struct Flags : GenerateFlags {
+struct CommandFlags : GenerateFlags {
   std::string prompt, file;
   bool stream = false, no_cache = false;
   int logprobs = -1;
 };
 
-void print_answer(const Flags& f, const Generated& g, bool streamed) {
+void print_answer(const CommandFlags& f, const Generated& g, bool streamed) {
   if (f.common.json) {
     fmt::print("{}\n", generated_json(g).dump(-1, ' ', false, Json::error_handler_t::replace));
   } else if (!streamed) {
@@ -76,7 +76,7 @@ void print_answer(const Flags& f, const Generated& g, bool streamed) {
   }
 }
 
-void run_generate(Flags& f) {
+void run_generate(CommandFlags& f) {
   if ((f.command->count("--prompt") > 0) == !f.file.empty()) {
     throw UsageError("give one of --prompt TEXT and --file PROMPTS.jsonl");
   }
@@ -118,7 +118,7 @@ void run_generate(Flags& f) {
 
 void add_generate(CLI::App& app) {
   auto* command = app.add_subcommand("generate", "Answer a prompt, or every line of a file");
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<CommandFlags>();
   add_generate_flags(*command, *flags);
   command->add_option("--prompt", flags->prompt, "The prompt")->type_name("TEXT");
   command->add_option("--file", flags->file, "Lines with prompt, messages or ids; - is standard input")

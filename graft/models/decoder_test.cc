@@ -17,7 +17,7 @@ using test::tiny_config;
 using test::Workers;
 using test::write_tiny_model;
 
-const std::string kSeven = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
+const std::string kAllSeven = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
 
 DecoderOptions options_of(DecoderOutput output, DType dtype = DType::kF32, bool train_adapter = false) {
   DecoderOptions options;
@@ -81,7 +81,7 @@ TEST(Decoder, LossFollowsTheGradientOfEveryFamily) {
     for (const bool tied : {true, false}) {
       SCOPED_TRACE(family + (tied ? " tied" : " untied"));
       Tiny tiny(tiny_config(family, tied));
-      const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(3, kSeven), 7);
+      const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(3, kAllSeven), 7);
       check_direction(tiny, adapter, options_of(DecoderOutput::kTrain, DType::kF32, true));
     }
   }
@@ -124,7 +124,7 @@ TEST(Decoder, LossFollowsTheGradientOfEveryKindOfAdapter) {
   }
   {
     SCOPED_TRACE("rank pattern");
-    LoraConfig config = lora_config(2, kSeven);
+    LoraConfig config = lora_config(2, kAllSeven);
     config.rank_pattern = {{"k_proj", 4}}, config.alpha_pattern = {{"up_proj", 3.0}}, config.use_rslora = true;
     check_direction(tiny, random_adapter(tiny.workers.context, tiny.single, config, 7), train);
   }
@@ -133,7 +133,7 @@ TEST(Decoder, LossFollowsTheGradientOfEveryKindOfAdapter) {
 TEST(Decoder, ZeroBIsTheBaseBitForBit) {
   Tiny tiny(tiny_config("qwen2"), DType::kBF16);
   const AdapterWeights fresh =
-      AdapterWeights::create(tiny.workers.context, tiny.single, lora_config(4, kSeven + ",lm_head"), "kaiming", 1);
+      AdapterWeights::create(tiny.workers.context, tiny.single, lora_config(4, kAllSeven + ",lm_head"), "kaiming", 1);
   DecoderBench base(tiny.workers.context, tiny.single, options_of(DecoderOutput::kLogits));
   DecoderBench adapted(tiny.workers.context, tiny.single, options_of(DecoderOutput::kLogits), {&fresh});
   base.run(), adapted.run();
@@ -143,7 +143,7 @@ TEST(Decoder, ZeroBIsTheBaseBitForBit) {
 TEST(Decoder, FirstGradientIsZeroForAAndNotForB) {
   Tiny tiny(tiny_config("qwen2"));
   const AdapterWeights fresh =
-      AdapterWeights::create(tiny.workers.context, tiny.single, lora_config(4, kSeven), "kaiming", 1);
+      AdapterWeights::create(tiny.workers.context, tiny.single, lora_config(4, kAllSeven), "kaiming", 1);
   DecoderBench b(tiny.workers.context, tiny.single, options_of(DecoderOutput::kTrain, DType::kF32, true), {&fresh});
   b.run();
   int seen = 0;
@@ -184,7 +184,7 @@ TEST(Decoder, RecomputeGivesTheSameBitsFromLessMemory) {
   Json config = tiny_config("qwen2");
   config["num_hidden_layers"] = 6;
   Tiny tiny(config);
-  const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(4, kSeven), 7);
+  const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(4, kAllSeven), 7);
   DecoderBench plain(tiny.workers.context, tiny.single, options_of(DecoderOutput::kTrain, DType::kF32, true),
                      {&adapter});
   const double loss = plain.run();
@@ -199,7 +199,7 @@ TEST(Decoder, RecomputeGivesTheSameBitsFromLessMemory) {
 
 TEST(Decoder, ATrainStepAllocatesNothing) {
   Tiny tiny(tiny_config("qwen2"));
-  const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(4, kSeven), 7);
+  const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(4, kAllSeven), 7);
   DecoderBench b(tiny.workers.context, tiny.single, options_of(DecoderOutput::kTrain, DType::kF32, true), {&adapter},
                  1);
   const int64_t buffers = Buffer::num_created(), allocations = test::num_allocations;
@@ -211,7 +211,7 @@ TEST(Decoder, ATrainStepAllocatesNothing) {
 // Rows of several adapters in one batch are those of each adapter alone.
 TEST(Decoder, AdaptersByRowRanges) {
   Tiny tiny(tiny_config("qwen2"));
-  const AdapterWeights one = random_adapter(tiny.workers.context, tiny.single, lora_config(4, kSeven), 7);
+  const AdapterWeights one = random_adapter(tiny.workers.context, tiny.single, lora_config(4, kAllSeven), 7);
   const AdapterWeights two = random_adapter(tiny.workers.context, tiny.single, lora_config(2, "q_proj,up_proj"), 8);
   const auto alone = [&](std::vector<const AdapterWeights*> adapters) {
     DecoderBench b(tiny.workers.context, tiny.single, options_of(DecoderOutput::kLogits), std::move(adapters));
@@ -266,7 +266,7 @@ TEST(Decoder, ParameterCountsOfPublishedModels) {
       return sum;
     };
     EXPECT_EQ(count("q_proj,v_proj"), m.qv);
-    EXPECT_EQ(count(kSeven), m.seven);
+    EXPECT_EQ(count(kAllSeven), m.seven);
     EXPECT_EQ(count("all-linear"), m.seven);
   }
 }
@@ -278,7 +278,7 @@ TEST(Decoder, MemorisesSixteenSequences) {
   Tiny tiny(config);
   Workers one(1);
   Context& context = one.context;
-  AdapterWeights adapter = AdapterWeights::create(context, tiny.single, lora_config(8, kSeven), "kaiming", 1);
+  AdapterWeights adapter = AdapterWeights::create(context, tiny.single, lora_config(8, kAllSeven), "kaiming", 1);
   const RunSizes sizes = {.tokens = 16 * 8, .labels = 16 * 7, .sequences = 16, .max_length = 8};
   std::vector<int32_t> ids, positions, offsets = {0}, label_rows, labels;
   const RandomStream stream(9, 1);

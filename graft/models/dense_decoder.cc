@@ -7,7 +7,7 @@
 namespace graft {
 namespace {
 
-const char* const kEmbedding = "model.embed_tokens";
+const char* const kEmbedTokens = "model.embed_tokens";
 
 std::string layer_name(int64_t layer) { return fmt::format("model.layers.{}", layer); }
 
@@ -102,15 +102,15 @@ class Builder {
   EmbeddingAdapter embedding_adapter(int64_t vocab, int64_t hidden) {
     EmbeddingAdapter adapter;
     for (size_t slot = 0; slot < options_.adapters.size(); ++slot) {
-      const AdapterSites::Module* module = options_.adapters[slot].find(kEmbedding);
+      const AdapterSites::Module* module = options_.adapters[slot].find(kEmbedTokens);
       if (module == nullptr) continue;
       GRAFT_CHECK(options_.adapters.size() == 1, "{}: an adapter on the embedding cannot share a batch with others",
-                  kEmbedding);
-      adapter.pair.a = adapter_parameter(slot, kEmbedding + std::string(".lora_A"), vocab, module->rank);
-      adapter.pair.b = adapter_parameter(slot, kEmbedding + std::string(".lora_B"), hidden, module->rank);
+                  kEmbedTokens);
+      adapter.pair.a = adapter_parameter(slot, kEmbedTokens + std::string(".lora_A"), vocab, module->rank);
+      adapter.pair.b = adapter_parameter(slot, kEmbedTokens + std::string(".lora_B"), hidden, module->rank);
       adapter.pair.scaling = module->scaling;
       if (module->dora)
-        adapter.magnitude = adapter_parameter(slot, kEmbedding + std::string(".lora_magnitude_vector"), hidden, 1);
+        adapter.magnitude = adapter_parameter(slot, kEmbedTokens + std::string(".lora_magnitude_vector"), hidden, 1);
     }
     return adapter;
   }
@@ -294,7 +294,7 @@ std::vector<ExpectedTensor> dense_decoder_tensors(const ModelConfig& c) {
 DecoderGraph build_dense_decoder(const ModelConfig& config, const DecoderOptions& options) {
   Builder b(options);
   Graph& g = b.g();
-  const Value table = b.matrix(kEmbedding, config.vocab_size, config.hidden_size);
+  const Value table = b.matrix(kEmbedTokens, config.vocab_size, config.hidden_size);
   Value x = embedding(g, b.out().ids, table);
   if (const auto adapter = b.embedding_adapter(config.vocab_size, config.hidden_size); adapter.pair.a) {
     x = lora_embedding(g, b.out().ids, x, adapter.pair);

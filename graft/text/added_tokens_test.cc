@@ -7,7 +7,7 @@
 namespace graft {
 namespace {
 
-AddedTokens make(std::vector<AddedToken> tokens, const Normalizer& normalizer = {}) {
+AddedTokens make_tokens(std::vector<AddedToken> tokens, const Normalizer& normalizer = {}) {
   AddedTokens out;
   for (AddedToken& token : tokens) out.add(std::move(token));
   out.build(normalizer, "test");
@@ -31,7 +31,7 @@ AddedToken raw(int32_t id, std::string content) {
 }
 
 TEST(AddedTokens, LeftmostLongest) {
-  const AddedTokens tokens = make({raw(1, "<a>"), raw(2, "<a><b>"), raw(3, "<b>"), raw(4, "a>")});
+  const AddedTokens tokens = make_tokens({raw(1, "<a>"), raw(2, "<a><b>"), raw(3, "<b>"), raw(4, "a>")});
   EXPECT_EQ(cut(tokens, "x<a>y"), "x[1:<a>]y");
   EXPECT_EQ(cut(tokens, "<a><b><b>"), "[2:<a><b>][3:<b>]");
   EXPECT_EQ(cut(tokens, "<<a>"), "<[1:<a>]");
@@ -43,7 +43,7 @@ TEST(AddedTokens, LeftmostLongest) {
 TEST(AddedTokens, SingleWord) {
   AddedToken token = raw(1, "ing");
   token.single_word = true;
-  const AddedTokens tokens = make({token});
+  const AddedTokens tokens = make_tokens({token});
   EXPECT_EQ(cut(tokens, "ing being ing! ing1 (ing)"), "[1:ing] being [1:ing]! ing1 ([1:ing])");
   EXPECT_EQ(cut(tokens, "éing ing\u0301"), "éing ing\u0301");
 }
@@ -52,17 +52,17 @@ TEST(AddedTokens, StripTakesSpaces) {
   AddedToken left = raw(1, "<l>"), right = raw(2, "<r>");
   left.lstrip = true;
   right.rstrip = true;
-  const AddedTokens tokens = make({left, right});
+  const AddedTokens tokens = make_tokens({left, right});
   EXPECT_EQ(cut(tokens, "a \u3000<l> b"), "a[1: \u3000<l>] b");
   EXPECT_EQ(cut(tokens, "a <r> \n b"), "a [2:<r> \n ]b");
   EXPECT_EQ(cut(tokens, "<r>  <l>"), "[2:<r>  ][1:<l>]");
-  EXPECT_EQ(cut(make({right, raw(3, " ")}), "<r> x"), "[2:<r> ][3: ]x");  // both, as in the reference
+  EXPECT_EQ(cut(make_tokens({right, raw(3, " ")}), "<r> x"), "[2:<r> ][3: ]x");  // both, as in the reference
 }
 
 TEST(AddedTokens, SpecialTokensMayStayText) {
   AddedToken special = raw(1, "<s>");
   special.special = true;
-  const AddedTokens tokens = make({special, raw(2, "<t>")});
+  const AddedTokens tokens = make_tokens({special, raw(2, "<t>")});
   EXPECT_EQ(cut(tokens, "<s><t>"), "[1:<s>][2:<t>]");
   EXPECT_EQ(cut(tokens, "<s><t>", false, /*parse_special=*/false), "<s>[2:<t>]");
   EXPECT_TRUE(tokens.is_special_content("<s>"));
@@ -72,12 +72,12 @@ TEST(AddedTokens, SpecialTokensMayStayText) {
 TEST(AddedTokens, SecondPassSeeksNormalizedContent) {
   const Json json = parse_json(R"({"type": "Lowercase"})", "test");
   const Normalizer lowercase(JsonField(&json, "test"));
-  const AddedTokens tokens = make({{.id = 1, .content = "MASK"}, raw(2, "RAW")}, lowercase);
+  const AddedTokens tokens = make_tokens({{.id = 1, .content = "MASK"}, raw(2, "RAW")}, lowercase);
   EXPECT_EQ(cut(tokens, "mask raw", true), "[1:mask] raw");
   EXPECT_EQ(cut(tokens, "MASK RAW", false), "MASK [2:RAW]");
 }
 
-TEST(AddedTokens, RefusesEndlessTokens) { EXPECT_THROW(make({raw(1, std::string(5000, 'a'))}), Error); }
+TEST(AddedTokens, RefusesEndlessTokens) { EXPECT_THROW(make_tokens({raw(1, std::string(5000, 'a'))}), Error); }
 
 }  // namespace
 }  // namespace graft

@@ -13,6 +13,7 @@
 #include "graft/text/unicode.h"
 #include "tests/support/bad_case.h"
 #include "tests/support/fixtures.h"
+#include "tests/support/slow.h"
 
 namespace graft {
 namespace {
@@ -23,7 +24,7 @@ Json json(std::string_view text) {
   return parse_json(text, "test", limits);
 }
 
-std::vector<Json> read_lines(const std::string& path) {
+std::vector<Json> read_rows(const std::string& path) {
   std::vector<Json> rows;
   std::ifstream in(path);
   for (std::string line; std::getline(in, line);) {
@@ -95,7 +96,7 @@ void check_vector(const ChatFormat& format, const Json& row) {
 
 void check_vectors(const std::string& file, const std::string& templates) {
   std::map<std::string, ChatFormat> formats;
-  for (const Json& row : read_lines(file)) {
+  for (const Json& row : read_rows(file)) {
     const auto name = row["template"].get<std::string>();
     const auto it = formats.try_emplace(name, named_template(templates, name)).first;
     check_vector(it->second, row);
@@ -147,9 +148,9 @@ TEST(Chat, TokensAndMasksAsTransformers) {
   const std::string chat = test::fixtures() + "/chat";
   std::map<std::string, Tokenizer> tokenizers;
   std::map<std::string, Json> inputs;
-  for (const Json& row : read_lines(chat + "/vectors.jsonl")) inputs[row["id"]] = row;
+  for (const Json& row : read_rows(chat + "/vectors.jsonl")) inputs[row["id"]] = row;
   int same = 0, guarded = 0;
-  for (const Json& row : read_lines(chat + "/masks.jsonl")) {
+  for (const Json& row : read_rows(chat + "/masks.jsonl")) {
     const auto id = row["id"].get<std::string>();
     const Json& source = inputs.at(id);
     const ChatFormat format = named_template(chat + "/templates", source["template"]);
@@ -492,20 +493,9 @@ class PeakMemory {
   }
 };
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define GRAFT_TEST_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define GRAFT_TEST_SANITIZED 1
-#endif
-#endif
-#ifdef GRAFT_TEST_SANITIZED  // slower, and its own bookkeeping and freed memory are resident too
-constexpr int kPatience = 6;
-constexpr bool kCountsMemory = false;
-#else
-constexpr int kPatience = 1;
-constexpr bool kCountsMemory = true;
-#endif
+// A sanitizer is slower, and its own bookkeeping and freed memory are resident too.
+constexpr int kPatience = test::kSanitized ? 6 : 1;
+constexpr bool kCountsMemory = !test::kSanitized;
 
 TEST(Chat, HostileTemplates) {
   GRAFT_NEEDS_FIXTURES();

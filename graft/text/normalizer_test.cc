@@ -7,21 +7,21 @@
 namespace graft {
 namespace {
 
-Normalizer make(std::string_view json) {
+Normalizer make_normalizer(std::string_view json) {
   const Json value = parse_json(json, "test");
   return Normalizer(JsonField(&value, "test"));
 }
 
 std::string run(std::string_view json, std::string_view text, bool skip_prefix = false) {
   AlignedText aligned(text, 0);
-  make(json).normalize(aligned, skip_prefix);
+  make_normalizer(json).normalize(aligned, skip_prefix);
   return std::string(aligned.text());
 }
 
 // "begin-end" of every byte.
 std::string spans(std::string_view json, std::string_view text) {
   AlignedText aligned(text, 0);
-  make(json).normalize(aligned, false);
+  make_normalizer(json).normalize(aligned, false);
   std::string out;
   for (size_t i = 0; i < aligned.text().size(); ++i) {
     out += fmt::format("{}-{} ", aligned.span(i).begin, aligned.span(i).end);
@@ -80,7 +80,7 @@ TEST(Normalizer, OtherSteps) {
 TEST(Normalizer, RefusesByName) {
   for (const char* type : {"Precompiled", "Nmt", "BertNormalizer"}) {
     try {
-      make(fmt::format(R"({{"type": "{}"}})", type));
+      make_normalizer(fmt::format(R"({{"type": "{}"}})", type));
       ADD_FAILURE() << type;
     } catch (const Error& e) {
       EXPECT_NE(std::string(e.what()).find(type), std::string::npos);

@@ -38,12 +38,12 @@ TEST(SplitScanner, CutsAsTheRegexDoes) {
 }
 
 TEST(SplitScanner, KnownCuts) {
-  using Words = std::vector<std::string>;
+  using Cuts = std::vector<std::string>;
   const auto qwen = *SplitScanner::for_pattern(kQwen2Pattern);
-  EXPECT_EQ(cut("I'm  sure\n\n x12", qwen), (Words{"I", "'m", " ", " sure", "\n\n", " x", "1", "2"}));
-  EXPECT_EQ(cut("trailing   ", qwen), (Words{"trailing", "   "}));
+  EXPECT_EQ(cut("I'm  sure\n\n x12", qwen), (Cuts{"I", "'m", " ", " sure", "\n\n", " x", "1", "2"}));
+  EXPECT_EQ(cut("trailing   ", qwen), (Cuts{"trailing", "   "}));
   const auto llama = *SplitScanner::for_pattern(kLlama3Pattern);
-  EXPECT_EQ(cut("12345", llama), (Words{"123", "45"}));
+  EXPECT_EQ(cut("12345", llama), (Cuts{"123", "45"}));
   EXPECT_FALSE(SplitScanner::for_pattern("\\w+").has_value());
 }
 

@@ -18,7 +18,7 @@ namespace {
 
 const char* const kKinds[] = {"qwen2", "llama3", "gpt2", "llama2", "mistral", "gemma"};
 
-std::vector<Json> read_lines(const std::string& path) {
+std::vector<Json> read_vectors(const std::string& path) {
   const std::string text = read_file(path);
   std::vector<Json> out;
   for (size_t at = 0; at < text.size();) {
@@ -43,7 +43,7 @@ void check_vectors(const std::string& folder) {
   SCOPED_TRACE(folder);
   const Tokenizer tokenizer = Tokenizer::load(folder);
   size_t count = 0;
-  for (const Json& row : read_lines(folder + "/encode.jsonl")) {
+  for (const Json& row : read_vectors(folder + "/encode.jsonl")) {
     const std::string text = row["text"];
     SCOPED_TRACE(printable(text));
     const Encoding encoding = tokenizer.encode(text);
@@ -55,13 +55,13 @@ void check_vectors(const std::string& folder) {
     EXPECT_EQ(tokenizer.decode(row["ids"].get<Ids>(), true), row["decoded_skip"].get<std::string>());
     ++count;
   }
-  for (const Json& row : read_lines(folder + "/decode.jsonl")) {
+  for (const Json& row : read_vectors(folder + "/decode.jsonl")) {
     SCOPED_TRACE(row["ids"].dump());
     EXPECT_EQ(tokenizer.decode(row["ids"].get<Ids>()), row["decoded"].get<std::string>());
     EXPECT_EQ(tokenizer.decode(row["ids"].get<Ids>(), true), row["decoded_skip"].get<std::string>());
     ++count;
   }
-  for (const Json& row : read_lines(folder + "/stream.jsonl")) {
+  for (const Json& row : read_vectors(folder + "/stream.jsonl")) {
     SCOPED_TRACE(row["ids"].dump());
     StreamDecoder stream(tokenizer);
     std::string all;
@@ -74,7 +74,7 @@ void check_vectors(const std::string& folder) {
     EXPECT_EQ(all + stream.flush(), tokenizer.decode(ids));
     ++count;
   }
-  for (const Json& row : read_lines(folder + "/pairs.jsonl")) {
+  for (const Json& row : read_vectors(folder + "/pairs.jsonl")) {
     SCOPED_TRACE(row["a"].dump() + " " + row["b"].dump());
     const Encoding encoding = tokenizer.encode_pair(row["a"].get<std::string>(), row["b"].get<std::string>());
     EXPECT_EQ(encoding.ids, row["ids"].get<Ids>());

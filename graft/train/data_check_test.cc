@@ -9,7 +9,7 @@
 namespace graft {
 namespace {
 
-const char kModel[] = "tests/data/tokenizer/qwen2";
+const char kCheckModel[] = "tests/data/tokenizer/qwen2";
 
 TEST(DataCheck, HostileData) {
   GRAFT_NEEDS_FIXTURES();
@@ -67,7 +67,7 @@ TEST(DataCheck, TellsWhatIsThere) {
              "{\"prompt\": \"one\", \"completion\": \" two\"}\n");
   write_file(folder / "valid.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n");
   ThreadPool pool(1);
-  const DataCheck check = check_data(folder.path(), kModel, {}, 1, pool);
+  const DataCheck check = check_data(folder.path(), kCheckModel, {}, 1, pool);
   EXPECT_TRUE(check.passes());
   const Json json = check.to_json();
   EXPECT_EQ(json["rows"], 3);
@@ -93,7 +93,7 @@ TEST(DataCheck, RowsBeyondTheLimitAreNamed) {
              "\"completion\": \"b\"}\n");
   ThreadPool pool(1);
   const auto check = [&](int64_t max_length) {
-    return check_data(folder / "d.jsonl", kModel, {.max_length = max_length}, 0, pool);
+    return check_data(folder / "d.jsonl", kCheckModel, {.max_length = max_length}, 0, pool);
   };
   test::CapturedLog log;
   const DataCheck one = check(4);
@@ -110,7 +110,7 @@ TEST(DataCheck, FaultsOfAllFilesStandInTheAnswer) {
   write_file(folder / "train.jsonl", "{\"text\": \"a\"}\n{\"text\": 5}\n");
   write_file(folder / "valid.jsonl", "{\"txt\": \"b\"}\n");
   ThreadPool pool(1);
-  const DataCheck check = check_data(folder.path(), kModel, {}, 0, pool);
+  const DataCheck check = check_data(folder.path(), kCheckModel, {}, 0, pool);
   EXPECT_FALSE(check.passes());
   const Json faults = check.to_json()["faults"];
   ASSERT_EQ(faults.size(), 2u);

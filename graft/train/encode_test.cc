@@ -23,7 +23,7 @@ std::string error_of(const std::function<void()>& f) {
   return {};
 }
 
-const char kModel[] = "tests/data/tokenizer/qwen2";
+const char kEncodeModel[] = "tests/data/tokenizer/qwen2";
 
 // 1,300 rows of different lengths: more than are encoded at a time.
 std::string many_rows(const test::TempDir& folder) {
@@ -48,7 +48,7 @@ std::string chat_rows(const test::TempDir& folder) {
 // A tokenizer with a template that knows no developer.
 std::string chat_model(const test::TempDir& folder) {
   for (const char* file : {"tokenizer.json", "tokenizer_config.json"}) {
-    std::filesystem::copy(std::string(kModel) + "/" + file, folder / file);
+    std::filesystem::copy(std::string(kEncodeModel) + "/" + file, folder / file);
   }
   write_file(folder / "chat_template.jinja",
              "{% for m in messages %}{% if m.role in ['system', 'user', 'assistant'] %}"
@@ -85,7 +85,7 @@ TEST(RowEncoder, PromptAndCompletionAsTheReferenceRun) {
 
 TEST(RowEncoder, SameResultOnAnyNumberOfThreads) {
   const test::TempDir folder;
-  const RowEncoder encoder(kModel, {});
+  const RowEncoder encoder(kEncodeModel, {});
   const DataRows rows = read_data_rows(many_rows(folder));
   std::string first;
   for (const int threads : {1, 2, 7}) {
@@ -114,7 +114,7 @@ TEST(RowEncoder, TextEndsOnceAndTrainsAll) {
 
 TEST(RowEncoder, LossOn) {
   const test::TempDir folder;
-  const std::string model = kModel;
+  const std::string model = kEncodeModel;
   DataRow row;
   row.format = RowFormat::kCompletion;
   row.prompt = "### SQL\n";
@@ -134,7 +134,7 @@ TEST(RowEncoder, LossOn) {
 
 TEST(RowEncoder, TooLongRows) {
   const test::TempDir folder;
-  const std::string model = kModel, data = many_rows(folder);
+  const std::string model = kEncodeModel, data = many_rows(folder);
   ThreadPool pool(2);
   const EncodedData whole = load_rows(data, RowEncoder(model, {}), pool);
   std::vector<int64_t> lengths = whole.lengths;
@@ -299,7 +299,7 @@ TEST(RowEncoder, ChatRowsNeedATemplate) {
 }
 
 TEST(RowEncoder, AMonstrousRowIsNotEncodedWhole) {
-  const std::string model = kModel;
+  const std::string model = kEncodeModel;
   DataRow row;
   for (int i = 0; i < 200000; ++i) row.text += "wörd ";
   EncodedRow cut, whole;

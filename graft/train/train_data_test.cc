@@ -10,7 +10,7 @@
 namespace graft {
 namespace {
 
-const char kModel[] = "tests/data/tokenizer/qwen2";
+const char kDataModel[] = "tests/data/tokenizer/qwen2";
 
 class TrainDataTest : public testing::Test {
  protected:
@@ -21,7 +21,7 @@ class TrainDataTest : public testing::Test {
     return folder_ / name;
   }
   TrainData load(TrainConfig config) {
-    config.model = kModel;
+    config.model = kDataModel;
     return load_train_data(config, model_, pool_);
   }
   std::string error_of(const TrainConfig& config) {

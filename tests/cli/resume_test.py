@@ -86,9 +86,9 @@ class Resume(unittest.TestCase):
 
     @unittest.skipUnless(os.environ.get("GRAFT_SLOW"), "slow")
     def test_slow_killed_often(self):
-        self.kill_until_done(LORA, 30, 200, 3)
+        self.kill_until_done(LORA, 30, 60, 3)
         shutil.rmtree(self.dir / "whole"), shutil.rmtree(self.dir / "killed", ignore_errors=True)
-        self.kill_until_done(FULL, 30, 100, 4)
+        self.kill_until_done(FULL, 30, 40, 4)
 
     @unittest.skipUnless(fixtures(), "no fixtures")
     def test_killed_with_dropout_and_shuffled_rows(self):

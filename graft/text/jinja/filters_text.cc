@@ -12,9 +12,6 @@
 namespace graft::jinja {
 namespace {
 
-int64_t number_or(const Value* value, int64_t otherwise, std::string_view what) {
-  return value == nullptr ? otherwise : as_index(*value, what);
-}
 bool flag_or(const Value* value, bool otherwise) { return value == nullptr ? otherwise : truthy(*value); }
 
 // For filters that do not make text of other values.

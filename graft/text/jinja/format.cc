@@ -22,8 +22,6 @@ struct Spec {
   int64_t width = 0, precision = -1;
 };
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
 int64_t read_number(std::string_view text, size_t& i) {
   int64_t n = 0;
   for (; i < text.size() && is_digit(text[i]); ++i) {

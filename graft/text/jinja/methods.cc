@@ -33,10 +33,6 @@ const Value& text_argument(const Value* value, std::string_view what) {
   return *value;
 }
 
-int64_t number_or(const Value* value, int64_t otherwise, std::string_view what) {
-  return value == nullptr ? otherwise : as_index(*value, what);
-}
-
 // ---- strings
 
 template <bool kLeft, bool kRight>

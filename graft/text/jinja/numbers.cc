@@ -220,6 +220,10 @@ int64_t as_index(const Value& value, std::string_view what) {
   return value.integer();
 }
 
+int64_t number_or(const Value* value, int64_t otherwise, std::string_view what) {
+  return value == nullptr ? otherwise : as_index(*value, what);
+}
+
 Value arithmetic(Runtime& runtime, Operator op, const Value& a, const Value& b) {
   runtime.step();
   if (op == Operator::modulo && a.is_string()) return percent_format(runtime, a.text(), b);

@@ -38,6 +38,7 @@ Value parse_integer(Runtime& runtime, std::string_view digits);  // decimal digi
 int compare_numbers(const Value& a, const Value& b);             // -1, 0, 1; 2 if one is NaN
 double as_real(const Value& number);
 int64_t as_index(const Value& value, std::string_view what);  // an integer argument that fits 64 bits
+int64_t number_or(const Value* value, int64_t otherwise, std::string_view what);  // the same, `otherwise` if null
 
 Value percent_format(Runtime& runtime, const Text& format, const Value& arguments);
 Value brace_format(Runtime& runtime, const Text& format, Args& args);

@@ -9,7 +9,7 @@
 namespace graft::jinja {
 namespace {
 
-void need_text(const Value& value, std::string_view what) {
+void check_text(const Value& value, std::string_view what) {
   if (value.is_undefined()) fail_undefined(value);
   if (!value.is_string()) throw Fault{fmt::format("{} must be a string, not {}", what, type_name(value))};
 }
@@ -29,7 +29,7 @@ Value strip(Runtime& runtime, const Value& text, const Value* characters, bool l
     if (left) begin = skip_space(s, begin, end);
     if (right) end = skip_space_back(s, begin, end);
   } else {
-    need_text(*characters, "the characters to strip");
+    check_text(*characters, "the characters to strip");
     const std::vector<int32_t> set = code_points(characters->str());
     const auto strips = [&](int32_t c) {
       runtime.step(1 + static_cast<int64_t>(set.size() >> 4));
@@ -53,8 +53,8 @@ Value strip(Runtime& runtime, const Value& text, const Value* characters, bool l
 }
 
 Value replace(Runtime& runtime, const Value& text, const Value& from, const Value& to, int64_t count) {
-  need_text(from, "the text to replace");
-  need_text(to, "the replacement");
+  check_text(from, "the text to replace");
+  check_text(to, "the replacement");
   const std::string &s = text.str(), &old = from.str();
   if (count < 0) count = INT64_MAX;
   TextBuilder out;

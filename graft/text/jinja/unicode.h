@@ -15,6 +15,7 @@ size_t code_point_offset(std::string_view text, size_t begin,
 void append_code_point(std::string& out, int32_t code_point);
 bool valid_utf8(std::string_view text);
 
+inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_space(int32_t c);
 bool is_printable(int32_t c);
 bool is_letter(int32_t c);   // isalpha
