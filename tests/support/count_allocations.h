@@ -3,6 +3,7 @@
 // Counts operator new. The functions replace the program's: include this in one file of a test binary only.
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <new>
@@ -16,10 +17,12 @@ namespace graft::test {
 
 inline std::atomic<int64_t> num_allocations{0};
 
-inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
+inline void* counted_allocation_or_null(std::size_t bytes, std::size_t alignment) noexcept {
   ++num_allocations;
-  void* memory =
-      std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment + (bytes == 0 ? alignment : 0));
+  return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment + (bytes == 0 ? alignment : 0));
+}
+inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
+  void* memory = counted_allocation_or_null(bytes, alignment);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
@@ -28,6 +31,13 @@ inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
 
 void* operator new(std::size_t bytes) { return graft::test::counted_allocation(bytes, alignof(std::max_align_t)); }
 void* operator new[](std::size_t bytes) { return graft::test::counted_allocation(bytes, alignof(std::max_align_t)); }
+// The standard library's own call the two above, a sanitizer's do not.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return graft::test::counted_allocation_or_null(bytes, alignof(std::max_align_t));
+}
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
+  return graft::test::counted_allocation_or_null(bytes, alignof(std::max_align_t));
+}
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return graft::test::counted_allocation(bytes, static_cast<std::size_t>(alignment));
 }
