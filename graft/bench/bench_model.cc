@@ -2,8 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
+#include <numeric>
+#include <string_view>
 #include <vector>
 
+#include "graft/base/cpu.h"
+#include "graft/base/error.h"
 #include "graft/base/process.h"
 #include "graft/base/random.h"
 #include "graft/infer/generate.h"
@@ -14,6 +19,9 @@
 namespace graft {
 namespace {
 
+constexpr double kRoofSeconds = 0.1;  // of a measurement of the machine between two steps or rounds
+constexpr int64_t kRoundTokens = 16;  // decoded between two measurements
+
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -21,9 +29,8 @@ double seconds_now() {
 std::vector<int32_t> random_ids(int64_t n, int64_t vocab, uint64_t seed) {
   const RandomStream stream(seed, stream_hash("bench ids"));
   std::vector<int32_t> ids;
-  for (int64_t i = 0; i < n; ++i) {
+  for (int64_t i = 0; i < n; ++i)
     ids.push_back(static_cast<int32_t>(stream.uniform53(static_cast<uint64_t>(i)) * static_cast<double>(vocab)));
-  }
   return ids;
 }
 
@@ -48,6 +55,37 @@ Batch random_batch(const ModelBenchOptions& o, int64_t vocab) {
   return batch;
 }
 
+bool is_product(const Node& node) {
+  return node.op->flops != nullptr && !std::string_view(node.op->name).starts_with("attention");
+}
+
+// Where the time of the steps went, op by op: seconds[step][node].
+std::vector<OpBench> op_times(const Plan& plan, const RunSizes& sizes, const std::vector<std::vector<double>>& seconds,
+                              double peak) {
+  std::map<std::string, std::pair<OpBench, std::vector<double>>> ops;
+  std::map<std::string, double> flops;
+  for (size_t i = 0; i < plan.graph().nodes().size(); ++i) {
+    const Node& node = plan.graph().nodes()[i];
+    auto& [op, times] = ops[node.op->name];
+    times.resize(seconds.size());
+    op.op = node.op->name;
+    ++op.nodes;
+    op.product = is_product(node);
+    if (node.op->flops != nullptr) flops[op.op] += node.op->flops(plan.graph(), node, sizes);
+    for (size_t s = 0; s < seconds.size(); ++s) times[s] += seconds[s][i];
+  }
+  std::vector<OpBench> list;
+  for (auto& [name, entry] : ops) {
+    OpBench& op = entry.first;
+    op.seconds = Spread::of(entry.second).median;
+    op.gflops = flops[name] / op.seconds * 1e-9;
+    op.share_of_peak = peak > 0 ? op.gflops / peak : 0;
+    list.push_back(op);
+  }
+  std::sort(list.begin(), list.end(), [](const OpBench& a, const OpBench& b) { return a.seconds > b.seconds; });
+  return list;
+}
+
 }  // namespace
 
 TrainBench bench_train(Context& context, const ModelBenchOptions& o, MachineReport& machine) {
@@ -66,18 +104,48 @@ TrainBench bench_train(Context& context, const ModelBenchOptions& o, MachineRepo
   StepOptions options;
   options.compute = o.compute;
   options.evaluate = false;
+  options.head_chunk_rows = most_head_chunk_rows(folder.config.vocab_size);
   TrainStep step(context, model, &adapter, options, capacity);
   result.load_seconds = seconds_now() - begin;
-  TrainConfig config;
-  std::vector<double> times;
-  for (int64_t i = 0; i <= o.steps; ++i) {
+  const TrainConfig config;
+  std::vector<double> node_seconds(step.plan().graph().nodes().size());
+  const auto run = [&](int64_t i) {
     const double start = seconds_now();
     step.clear_gradients();
     result.loss = step.micro_batch(batch, batch.weight, static_cast<uint64_t>(i));
     const double norm = gradient_norm(context, step.tensors());
     apply_update(context, config, 1e-4, norm, i + 1, step.tensors());
-    if (i > 0) times.push_back(seconds_now() - start);  // the first touches memory for the first time
+    return seconds_now() - start;
+  };
+  run(0);  // touches memory for the first time
+  result.peak_memory_bytes = peak_resident_bytes();
+
+  const bool dot = o.compute == Compute::kBF16 && cpu_has_bf16_dot();
+  Roof roof(context.pool(), dot ? Roof::Kind::kBf16Dot : Roof::Kind::kFma, kRoofSeconds);
+  step.time_nodes(node_seconds);
+  result.flops_per_step = step.flops(batch);
+  const RunSizes sizes = step.sizes(batch);
+  double product_flops = 0;
+  for (const Node& node : step.plan().graph().nodes()) {
+    if (is_product(node)) product_flops += node.op->flops(step.plan().graph(), node, sizes);
   }
+  std::vector<double> times, peaks = {roof.measure()}, shares, in_products;
+  std::vector<std::vector<double>> seconds;
+  for (int64_t i = 1; i <= o.steps; ++i) {
+    times.push_back(run(i));
+    seconds.push_back(node_seconds);
+    peaks.push_back(roof.measure());
+    const double peak = (peaks[peaks.size() - 2] + peaks.back()) / 2;
+    double inside = 0;
+    for (size_t n = 0; n < node_seconds.size(); ++n)
+      inside += is_product(step.plan().graph().nodes()[n]) ? node_seconds[n] : 0;
+    shares.push_back(result.flops_per_step / times.back() * 1e-9 / peak);
+    in_products.push_back(product_flops / inside * 1e-9 / peak);
+  }
+  result.peak_gflops = Spread::of(peaks);
+  result.share_of_peak = Spread::of(shares);
+  result.share_in_products = Spread::of(in_products);
+  result.ops = op_times(step.plan(), sizes, seconds, result.peak_gflops.median);
   std::sort(times.begin(), times.end());
   result.steps = o.steps;
   result.tokens_per_step = batch.num_tokens();
@@ -85,13 +153,8 @@ TrainBench bench_train(Context& context, const ModelBenchOptions& o, MachineRepo
   result.q1 = times[times.size() / 4], result.q3 = times[times.size() * 3 / 4];
   result.tokens_per_second = static_cast<double>(batch.num_tokens()) / result.median_step_seconds;
   result.steps_per_second = 1.0 / result.median_step_seconds;
-  result.flops_per_step = step.flops(batch);
   result.gflops = result.flops_per_step / result.median_step_seconds * 1e-9;
-  result.peak_memory_bytes = peak_resident_bytes();
   machine = measure_machine(context.pool());
-  const double peak =
-      o.compute == Compute::kBF16 && machine.bf16_dot_gflops > 0 ? machine.bf16_dot_gflops : machine.fma_gflops;
-  result.share_of_peak = peak > 0 ? result.gflops / peak : 0;
   return result;
 }
 
@@ -100,32 +163,58 @@ GenerateBench bench_generate(Context& context, const ModelBenchOptions& o, Machi
   const double begin = seconds_now();
   const ModelFolder folder = ModelFolder::open(o.model, supported_model_types());
   const Model model = Model::load(context, folder);
+  const int64_t most = o.max_length + (o.steps + 1) * kRoundTokens + 1;  // a warm-up comes first
+  GRAFT_CHECK(most <= folder.config.max_position_embeddings,
+              "{} tokens and {} rounds of {} make {}, the model's max_position_embeddings is {}", o.max_length,
+              o.steps + 1, kRoundTokens, most, folder.config.max_position_embeddings);
   EngineOptions engine_options;
   engine_options.compute = o.compute;
-  engine_options.max_length = std::min(folder.config.max_position_embeddings, o.max_length + o.steps * 16 + 1);
+  engine_options.max_length = most;
   Engine engine(context, model, nullptr, engine_options);
-  const std::vector<int32_t> prompt = random_ids(o.max_length, folder.config.vocab_size, o.seed);
+  KvCache cache(folder.config, most);
+  std::vector<int32_t> tokens = random_ids(o.max_length, folder.config.vocab_size, o.seed);
   GenerateOptions options;
   options.ignore_eos = true;
-  options.max_tokens = std::max<int64_t>(2, engine_options.max_length - o.max_length - 1);
+  options.max_tokens = kRoundTokens + 1;  // the first comes from the prompt's pass
   result.load_seconds = seconds_now() - begin;
-  const Generated g = generate(engine, nullptr, prompt, options);
-  result.prompt_tokens = g.prompt_tokens;
-  result.new_tokens = static_cast<int64_t>(g.ids.size());
-  result.prefill_tokens_per_second = static_cast<double>(g.prompt_tokens) / g.prefill_seconds;
-  result.decode_tokens_per_second = static_cast<double>(g.ids.size() - 1) / g.decode_seconds;
   // A token reads every matrix once (an untied embedding only one row), and the keys and values before it.
+  double weight_bytes = 0;
   for (const auto& [name, p] : model.parameters()) {
-    if (name != "model.embed_tokens.weight" || folder.config.tie_word_embeddings) {
-      result.bytes_per_token += static_cast<double>(p.weight.bytes());
-    }
+    if (name != "model.embed_tokens.weight" || folder.config.tie_word_embeddings)
+      weight_bytes += static_cast<double>(p.weight.bytes());
   }
-  const double mean_length = static_cast<double>(o.max_length) + static_cast<double>(result.new_tokens) / 2;
-  result.bytes_per_token += mean_length * static_cast<double>(KvCache::bytes_per_token(folder.config));
-  result.gbps = result.bytes_per_token * result.decode_tokens_per_second * 1e-9;
+  std::vector<double> rates, gbps, bytes;
+  const auto run = [&] {
+    const Generated g = generate(engine, nullptr, tokens, options, 0, {}, &cache);
+    // All but the last token are fed again in the next round's pass over the prompt.
+    const double length = static_cast<double>(tokens.size()) + kRoundTokens / 2.0;
+    bytes.push_back(weight_bytes + length * static_cast<double>(KvCache::bytes_per_token(folder.config)));
+    rates.push_back(kRoundTokens / g.decode_seconds);
+    gbps.push_back(bytes.back() * rates.back() * 1e-9);
+    tokens.insert(tokens.end(), g.ids.begin(), g.ids.end() - 1);
+    return g;
+  };
+  const Generated first = run();
+  result.prefill_tokens_per_second = static_cast<double>(first.prompt_tokens) / first.prefill_seconds;
+  result.prompt_tokens = first.prompt_tokens;
   result.peak_memory_bytes = peak_resident_bytes();
+  rates.clear(), gbps.clear(), bytes.clear();
+
+  Roof roof(context.pool(), Roof::Kind::kRead, kRoofSeconds);
+  std::vector<double> reads = {roof.measure()}, shares;
+  for (int64_t i = 0; i < o.steps; ++i) {
+    run();
+    reads.push_back(roof.measure());
+    shares.push_back(gbps.back() / ((reads[reads.size() - 2] + reads.back()) / 2));
+  }
+  result.rounds = o.steps;
+  result.new_tokens = o.steps * kRoundTokens;
+  result.bytes_per_token = std::accumulate(bytes.begin(), bytes.end(), 0.0) / static_cast<double>(bytes.size());
+  result.decode_tokens_per_second = Spread::of(rates);
+  result.gbps = Spread::of(gbps);
+  result.read_gbps = Spread::of(reads);
+  result.share_of_read = Spread::of(shares);
   machine = measure_machine(context.pool());
-  result.share_of_read = machine.read_gbps > 0 ? result.gbps / machine.read_gbps : 0;
   return result;
 }
 

@@ -14,34 +14,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr int kTries = 7;
-constexpr double kSeconds = 0.06;  // of a try: long enough for the clock to settle
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 std::atomic<float> kept;  // where results go, so that no loop is dropped
-
-// Most units of work per second that all threads reach together: run(units) on every thread, each thread once.
-template <typename F>
-double best_rate(ThreadPool& pool, int64_t start_units, F&& run) {
-  const int threads = pool.num_threads();
-  const auto once = [&](int64_t units) {
-    std::atomic<int> arrived = 0;
-    const auto start = Clock::now();
-    pool.parallel(threads, [&](int64_t, int) {
-      ++arrived;  // a thread waits for the others, so that no thread takes two shares
-      while (arrived.load() < threads) {
-      }
-      run(units);
-    });
-    return seconds_since(start);
-  };
-  int64_t units = start_units;
-  while (once(units) < kSeconds && units < (int64_t{1} << 40)) units *= 2;
-  double rates[kTries];
-  for (double& rate : rates) rate = static_cast<double>(units) * threads / once(units);
-  std::sort(std::begin(rates), std::end(rates));
-  return rates[kTries - 2];  // second best: a virtual machine's clock may jump and make one run look too quick
-}
 
 float scalar_fma(int64_t rounds) {  // one chain of eight: a floor for CPUs without vector code here
   float s[8] = {};
@@ -55,44 +31,75 @@ float scalar_fma(int64_t rounds) {  // one chain of eight: a floor for CPUs with
 // meet in the same sets and banks.
 constexpr size_t kThreadBytes = 8 * ((size_t{24} << 20) + 4096 + 256);
 
+// A virtual machine's clock may jump and make one run look too quick.
+double second_best(ThreadPool& pool, Roof::Kind kind) {
+  Roof roof(pool, kind);
+  double rates[kTries];
+  for (double& rate : rates) rate = roof.measure();
+  std::sort(std::begin(rates), std::end(rates));
+  return rates[kTries - 2];
+}
+
 }  // namespace
 
-double measure_fma_gflops(ThreadPool& pool) {
+Roof::Roof(ThreadPool& pool, Kind kind, double seconds) : pool_(&pool) {
   const MachineTable* table = machine_simd();
-  if (table == nullptr) return best_rate(pool, 1 << 16, [](int64_t n) { kept = scalar_fma(n); }) * 16 * 1e-9;
-  return best_rate(pool, 1 << 16, [&](int64_t n) { kept = table->fma(n); }) * table->fma_flops_per_round * 1e-9;
-}
-
-double measure_bf16_dot_gflops(ThreadPool& pool) {
-  const auto dot = machine_bf16_dot();
-  if (dot == nullptr || !cpu_has_bf16_dot()) return 0;
-  return best_rate(pool, 1 << 16, [&](int64_t n) { kept = dot(n); }) * kBf16DotFlopsPerRound * 1e-9;
-}
-
-double measure_read_gbps(ThreadPool& pool) {
-  const MachineTable* table = machine_simd();
-  const Buffer data(kThreadBytes * static_cast<size_t>(pool.num_threads()));
-  pool.parallel(pool.num_threads(), [&](int64_t i, int) {
-    std::memset(data.data() + static_cast<size_t>(i) * kThreadBytes, 1, kThreadBytes);
-  });
-  double rates[kTries];
-  for (double& rate : rates) {
-    const auto start = Clock::now();
-    pool.parallel(pool.num_threads(), [&](int64_t part, int) {
-      const auto* from = reinterpret_cast<const uint32_t*>(data.data() + static_cast<size_t>(part) * kThreadBytes);
+  const int threads = pool.num_threads();
+  if (kind == Kind::kFma) {
+    per_unit_ = threads * (table != nullptr ? table->fma_flops_per_round : 16) * 1e-9;
+    work_ = [table](int64_t, int64_t n) { kept = table != nullptr ? table->fma(n) : scalar_fma(n); };
+  } else if (kind == Kind::kBf16Dot) {
+    const auto dot = machine_bf16_dot();
+    if (dot == nullptr || !cpu_has_bf16_dot()) return;
+    per_unit_ = threads * kBf16DotFlopsPerRound * 1e-9;
+    work_ = [dot](int64_t, int64_t n) { kept = dot(n); };
+  } else {
+    data_ = Buffer(kThreadBytes * static_cast<size_t>(threads));
+    pool.parallel(threads, [&](int64_t i, int) {
+      std::memset(data_.data() + static_cast<size_t>(i) * kThreadBytes, 1, kThreadBytes);
+    });
+    per_unit_ = static_cast<double>(data_.bytes()) * 1e-9;
+    work_ = [table, data = data_.data()](int64_t thread, int64_t n) {
+      const auto* from = reinterpret_cast<const uint32_t*>(data + static_cast<size_t>(thread) * kThreadBytes);
       uint32_t sum = 0;
-      if (table != nullptr) {
-        sum = table->read(from, static_cast<int64_t>(kThreadBytes / 4));
-      } else {
-        for (size_t j = 0; j < kThreadBytes / 4; ++j) sum ^= from[j];
+      for (int64_t pass = 0; pass < n; ++pass) {
+        if (table != nullptr) {
+          sum ^= table->read(from, static_cast<int64_t>(kThreadBytes / 4));
+        } else {
+          for (size_t j = 0; j < kThreadBytes / 4; ++j) sum ^= from[j];
+        }
       }
       kept = static_cast<float>(sum);
-    });
-    rate = static_cast<double>(data.bytes()) / seconds_since(start);
+    };
   }
-  std::sort(std::begin(rates), std::end(rates));
-  return rates[kTries - 2] * 1e-9;
+  units_ = kind == Kind::kRead ? 1 : 1 << 16;
+  while (once(units_) < seconds && units_ < (int64_t{1} << 40)) units_ *= 2;
 }
+
+double Roof::once(int64_t units) {
+  const int threads = pool_->num_threads();
+  std::atomic<int> arrived = 0;
+  const auto start = Clock::now();
+  pool_->parallel(threads, [&](int64_t thread, int) {
+    ++arrived;  // a thread waits for the others, so that no thread takes two shares
+    while (arrived.load() < threads) {
+    }
+    work_(thread, units);
+  });
+  return seconds_since(start);
+}
+
+double Roof::measure() { return units_ == 0 ? 0 : per_unit_ * static_cast<double>(units_) / once(units_); }
+
+Spread Spread::of(std::vector<double> values) {
+  if (values.empty()) return {};
+  std::sort(values.begin(), values.end());
+  return {values.front(), values[values.size() / 2], values.back()};
+}
+
+double measure_fma_gflops(ThreadPool& pool) { return second_best(pool, Roof::Kind::kFma); }
+double measure_bf16_dot_gflops(ThreadPool& pool) { return second_best(pool, Roof::Kind::kBf16Dot); }
+double measure_read_gbps(ThreadPool& pool) { return second_best(pool, Roof::Kind::kRead); }
 
 double measure_copy_gbps(ThreadPool& pool) {
   const size_t bytes = kThreadBytes / 2;

@@ -19,6 +19,8 @@ Json machine_json(const MachineReport& m) {
           {"copy_gbps", m.copy_gbps}};
 }
 
+Json spread_json(const Spread& s) { return {s.least, s.median, s.most}; }
+
 void print_machine(const MachineReport& m) {
   fmt::print("{}; {}; {} threads of {} cores\n", m.cpu, m.level, m.threads, m.cores);
   fmt::print("f32 FMA {:.0f} GFLOP/s; bf16 dot {:.0f} GFLOP/s; read {:.1f} GB/s; copy {:.1f} GB/s\n", m.fma_gflops,
@@ -105,7 +107,7 @@ void add_model_flags(CLI::App& command, BenchFlags& f) {
   command.add_option("--trained", f.trained, "Share of tokens with a label")
       ->capture_default_str()
       ->type_name("all|FRACTION");
-  command.add_option("--steps", f.model.steps, "Timed steps")
+  command.add_option("--steps", f.model.steps, "Timed steps; of generate, rounds of 16 tokens")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str()
       ->type_name("N");
@@ -118,9 +120,8 @@ void resolve(BenchFlags& f) {
   if (f.trained == "all") return;
   char* end = nullptr;
   f.model.trained = std::strtod(f.trained.c_str(), &end);
-  if (*end != '\0' || !(f.model.trained > 0 && f.model.trained <= 1)) {
+  if (*end != '\0' || !(f.model.trained > 0 && f.model.trained <= 1))
     throw UsageError(fmt::format("--trained is '{}', expected all or a number in (0, 1]", f.trained));
-  }
 }
 
 void add_bench_train(CLI::App& group) {
@@ -133,7 +134,17 @@ void add_bench_train(CLI::App& group) {
     Runtime runtime(flags->common);
     MachineReport machine;
     const TrainBench r = bench_train(runtime.context(), flags->model, machine);
+    const char* roof = flags->model.compute == Compute::kBF16 && machine.bf16_dot_gflops > 0 ? "bf16 dot" : "f32 FMA";
     if (flags->common.json) {
+      Json ops = Json::array();
+      for (const OpBench& op : r.ops) {
+        ops.push_back({{"op", op.op},
+                       {"nodes", op.nodes},
+                       {"seconds", op.seconds},
+                       {"gflops", op.gflops},
+                       {"limit_share", op.share_of_peak},
+                       {"product", op.product}});
+      }
       fmt::print("{}\n", Json{{"tokens_per_second", r.tokens_per_second},
                               {"steps_per_second", r.steps_per_second},
                               {"step_seconds", r.median_step_seconds},
@@ -142,7 +153,12 @@ void add_bench_train(CLI::App& group) {
                               {"tokens_per_step", r.tokens_per_step},
                               {"steps", r.steps},
                               {"gflops", r.gflops},
-                              {"limit_share", r.share_of_peak},
+                              {"peak_gflops", spread_json(r.peak_gflops)},
+                              {"limit_share", r.share_of_peak.median},
+                              {"limit_share_spread", spread_json(r.share_of_peak)},
+                              {"product_limit_share", r.share_in_products.median},
+                              {"product_limit_share_spread", spread_json(r.share_in_products)},
+                              {"ops", std::move(ops)},
                               {"load_seconds", r.load_seconds},
                               {"loss", r.loss},
                               {"peak_memory_bytes", r.peak_memory_bytes},
@@ -152,17 +168,30 @@ void add_bench_train(CLI::App& group) {
       return;
     }
     print_machine(machine);
+    for (const OpBench& op : r.ops) {
+      fmt::print("  {:<22} {:>4} nodes {:>9.2f} ms {:>4.1f} %", op.op, op.nodes, 1e3 * op.seconds,
+                 100 * op.seconds / r.median_step_seconds);
+      op.gflops > 0 ? fmt::print("  {:>5.0f} GFLOP/s = {:.0f} % of the limit\n", op.gflops, 100 * op.share_of_peak)
+                    : fmt::print("\n");
+    }
     fmt::print(
-        "{}: {:.0f} tokens/s, {:.3f} s a step ({:.3f} to {:.3f}), {:.0f} GFLOP/s = {:.0f} % of the limit, peak memory "
-        "{}, loaded in {:.2f} s\n",
+        "limit in turns with the steps ({}): {:.0f} GFLOP/s ({:.0f} to {:.0f}); reached {:.0f} % ({:.0f} to {:.0f}), "
+        "inside the matrix products {:.0f} % "
+        "({:.0f} to {:.0f})\n",
+        roof, r.peak_gflops.median, r.peak_gflops.least, r.peak_gflops.most, 100 * r.share_of_peak.median,
+        100 * r.share_of_peak.least, 100 * r.share_of_peak.most, 100 * r.share_in_products.median,
+        100 * r.share_in_products.least, 100 * r.share_in_products.most);
+    fmt::print(
+        "{}: {:.0f} tokens/s, {:.4f} s a step ({:.4f} to {:.4f}), {:.0f} GFLOP/s, peak memory {}, loaded in {:.2f} s\n",
         compute_name(flags->model.compute), r.tokens_per_second, r.median_step_seconds, r.q1, r.q3, r.gflops,
-        100 * r.share_of_peak, memory_text(r.peak_memory_bytes), r.load_seconds);
+        memory_text(r.peak_memory_bytes), r.load_seconds);
   });
 }
 
 void add_bench_generate(CLI::App& group) {
   auto flags = std::make_shared<BenchFlags>();
   auto* command = group.add_subcommand("generate", "Prefill and decoding of a model on random tokens");
+  flags->model.steps = 9;  // rounds
   add_model_flags(*command, *flags);
   command->footer("Example:\n  graft bench generate --model Qwen2.5-0.5B --max-length 128");
   command->callback([flags] {
@@ -172,12 +201,18 @@ void add_bench_generate(CLI::App& group) {
     const GenerateBench r = bench_generate(runtime.context(), flags->model, machine);
     if (flags->common.json) {
       fmt::print("{}\n", Json{{"prefill_tokens_per_second", r.prefill_tokens_per_second},
-                              {"decode_tokens_per_second", r.decode_tokens_per_second},
+                              {"decode_tokens_per_second", r.decode_tokens_per_second.median},
+                              {"decode_tokens_per_second_spread", spread_json(r.decode_tokens_per_second)},
                               {"prompt_tokens", r.prompt_tokens},
                               {"new_tokens", r.new_tokens},
+                              {"rounds", r.rounds},
                               {"bytes_per_token", r.bytes_per_token},
-                              {"gbps", r.gbps},
-                              {"limit_share", r.share_of_read},
+                              {"gbps", r.gbps.median},
+                              {"gbps_spread", spread_json(r.gbps)},
+                              {"read_gbps", r.read_gbps.median},
+                              {"read_gbps_spread", spread_json(r.read_gbps)},
+                              {"limit_share", r.share_of_read.median},
+                              {"limit_share_spread", spread_json(r.share_of_read)},
                               {"load_seconds", r.load_seconds},
                               {"peak_memory_bytes", r.peak_memory_bytes},
                               {"dtype", compute_name(flags->model.compute)},
@@ -186,11 +221,17 @@ void add_bench_generate(CLI::App& group) {
       return;
     }
     print_machine(machine);
+    const auto text = [](const Spread& s, double scale, int digits) {
+      return fmt::format("{:.{}f} ({:.{}f} to {:.{}f})", scale * s.median, digits, scale * s.least, digits,
+                         scale * s.most, digits);
+    };
     fmt::print(
-        "{}: prefill {:.0f} tokens/s, decoding {:.1f} tokens/s = {:.1f} GB/s, {:.0f} % of the read bandwidth; peak "
-        "memory {}, loaded in {:.2f} s\n",
-        compute_name(flags->model.compute), r.prefill_tokens_per_second, r.decode_tokens_per_second, r.gbps,
-        100 * r.share_of_read, memory_text(r.peak_memory_bytes), r.load_seconds);
+        "{}: prefill {:.0f} tokens/s; decoding in {} rounds of {} tokens: {} tokens/s = {} GB/s; plain reading in "
+        "turns with them {} GB/s; share {} %\n",
+        compute_name(flags->model.compute), r.prefill_tokens_per_second, r.rounds, r.new_tokens / r.rounds,
+        text(r.decode_tokens_per_second, 1, 1), text(r.gbps, 1, 1), text(r.read_gbps, 1, 1),
+        text(r.share_of_read, 100, 0));
+    fmt::print("peak memory {}, loaded in {:.2f} s\n", memory_text(r.peak_memory_bytes), r.load_seconds);
   });
 }
 

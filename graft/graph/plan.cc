@@ -1,6 +1,7 @@
 #include "graft/graph/plan.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -34,9 +35,8 @@ Plan Plan::compile(const Graph& graph, const PlanOptions& options) {
   if (options.recompute_every > 0) plan.apply_recompute();
   plan.plan_arena();
   for (const Node& node : plan.graph_.nodes()) {
-    if (node.op->scratch != nullptr) {
+    if (node.op->scratch != nullptr)
       plan.scratch_.merge(node.op->scratch(plan.graph_, node, options.capacity, options.num_threads));
-    }
   }
   if (graph.dtype() == DType::kF64) plan.scratch_.shared *= 2, plan.scratch_.per_worker *= 2;
   const char* debug = std::getenv("GRAFT_DEBUG");
@@ -152,9 +152,8 @@ void Plan::plan_arena() {
     for (const auto& [output, input] : nodes[i].in_place) {
       const Value in = nodes[i].inputs[static_cast<size_t>(input)], out = nodes[i].outputs[static_cast<size_t>(output)];
       if (!in || graph_.info(in).kind != ValueKind::kActivation || graph_.info(in).keep ||
-          last[static_cast<size_t>(in.id)] != static_cast<int>(i)) {
+          last[static_cast<size_t>(in.id)] != static_cast<int>(i))
         continue;
-      }
       // An op that reads the value in two roles would overwrite the one with the other.
       if (std::count(nodes[i].inputs.begin(), nodes[i].inputs.end(), in) > 1) continue;
       root[static_cast<size_t>(out.id)] = find(in.id);
@@ -233,9 +232,21 @@ void Plan::run(Context& context, const RunInputs& inputs) const {
               sizes.sequences, sizes.max_length);
   const Run run(*this, context, inputs);
   const KeepSubnormals keep;
+  if (!inputs.node_seconds.empty()) return run_timed(run, inputs.node_seconds);
   for (const Node& node : graph_.nodes()) {
     node.op->run(run, node);
     if (debug_) check_finite(run, node);
+  }
+}
+
+void Plan::run_timed(const Run& run, std::span<double> seconds) const {
+  using Clock = std::chrono::steady_clock;
+  GRAFT_CHECK(seconds.size() == graph_.nodes().size(), "plan of {} nodes, {} times are asked for",
+              graph_.nodes().size(), seconds.size());
+  for (size_t i = 0; i < seconds.size(); ++i) {
+    const auto start = Clock::now();
+    graph_.nodes()[i].op->run(run, graph_.nodes()[i]);
+    seconds[i] = std::chrono::duration<double>(Clock::now() - start).count();
   }
 }
 

@@ -27,6 +27,7 @@ struct RunInputs {
   uint64_t update = 0;                    // names the random draws of dropout
   std::span<const CachedSequence> cache;  // attention reads and appends to these instead of its own rows
   const RopeTable* rope = nullptr;        // at least as long as the largest position + 1
+  std::span<double> node_seconds;         // where not empty: what each node of Plan::graph() took
 };
 
 class Plan;
@@ -121,6 +122,7 @@ class Plan {
   friend class Run;
   void apply_recompute();
   void plan_arena();
+  void run_timed(const Run& run, std::span<double> seconds) const;
   void check_finite(const Run& run, const Node& node) const;
 
   Graph graph_;

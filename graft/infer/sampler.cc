@@ -13,6 +13,7 @@
 namespace graft {
 namespace {
 
+constexpr const char* kNoToken = "sampling: no token is left: all logits are NaN or banned";
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 using Candidates = std::vector<std::pair<int32_t, double>>;
@@ -58,25 +59,43 @@ void SamplingOptions::validate() const {
   check(top_k >= 0, "top_k", static_cast<double>(top_k), ">= 0");
   check(top_p > 0, "top_p", top_p, "> 0 (1 or more is off)");
   check(min_p >= 0 && min_p <= 1, "min_p", min_p, "0 to 1");
-  for (const auto& [id, bias] : logit_bias) {
+  for (const auto& [id, bias] : logit_bias)
     check(!std::isnan(bias) && bias != kInfinity, "logit_bias", bias, "a number, or -infinity to ban");
-  }
   check(repeat_last_n >= 0, "repeat_last_n", static_cast<double>(repeat_last_n), ">= 0");
   GRAFT_CHECK(faults.empty(), "sampling:{}", faults);
 }
 
 int32_t argmax(std::span<const float> logits) {
-  int32_t best = -1;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (!std::isnan(logits[i]) && (best < 0 || logits[i] > logits[static_cast<size_t>(best)])) {
-      best = static_cast<int32_t>(i);
-    }
+  // Sixteen running maxima, which the compiler keeps in vectors: a vocabulary is long, and greedy decoding does nothing else with it.
+  constexpr size_t kLanes = 16;
+  float most[kLanes];
+  std::fill(std::begin(most), std::end(most), -std::numeric_limits<float>::infinity());
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) most[j] = logits[i + j] > most[j] ? logits[i + j] : most[j];  // false for NaN
   }
-  return std::max(best, 0);
+  for (; i < logits.size(); ++i) most[0] = logits[i] > most[0] ? logits[i] : most[0];
+  const float largest = *std::max_element(std::begin(most), std::end(most));
+  const auto found = std::find(logits.begin(), logits.end(), largest);
+  return found == logits.end() ? 0 : static_cast<int32_t>(found - logits.begin());
 }
+
+namespace {
+
+// The largest logit takes everything; no list of all tokens is made.
+Distribution greedy(std::span<const float> z) {
+  const int32_t id = argmax(z);
+  GRAFT_CHECK(!z.empty() && z[static_cast<size_t>(id)] > -std::numeric_limits<float>::infinity(),
+              kNoToken);  // false for NaN too
+  return {{{id, 0.0}}};
+}
+
+}  // namespace
 
 Distribution process_logits(std::span<const float> logits, std::span<const int32_t> history, const SamplingOptions& o,
                             std::span<const int32_t> banned) {
+  const bool penalties = o.repetition_penalty != 1.0 || o.frequency_penalty != 0 || o.presence_penalty != 0;
+  if (o.temperature == 0 && o.logit_bias.empty() && banned.empty() && !penalties) return greedy(logits);
   std::vector<float> z(logits.begin(), logits.end());
   const auto in_range = [&](int32_t id) { return id >= 0 && static_cast<size_t>(id) < z.size(); };
   for (const auto& [id, bias] : o.logit_bias) {
@@ -85,10 +104,9 @@ Distribution process_logits(std::span<const float> logits, std::span<const int32
   for (const int32_t id : banned) {
     if (in_range(id)) z[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
   }
-  if (o.repeat_last_n > 0 && static_cast<int64_t>(history.size()) > o.repeat_last_n) {
+  if (o.repeat_last_n > 0 && static_cast<int64_t>(history.size()) > o.repeat_last_n)
     history = history.last(static_cast<size_t>(o.repeat_last_n));
-  }
-  if (o.repetition_penalty != 1.0 || o.frequency_penalty != 0 || o.presence_penalty != 0) {
+  if (penalties) {
     std::unordered_map<int32_t, int64_t> counts;
     for (const int32_t id : history) {
       if (in_range(id)) ++counts[id];
@@ -100,19 +118,14 @@ Distribution process_logits(std::span<const float> logits, std::span<const int32
       value -= static_cast<float>(o.frequency_penalty * static_cast<double>(count) + o.presence_penalty);
     }
   }
+  if (o.temperature == 0) return greedy(z);
   Distribution d;
   Candidates& c = d.candidates;
   for (size_t i = 0; i < z.size(); ++i) {
-    if (!std::isnan(z[i]) && z[i] != -std::numeric_limits<float>::infinity()) {
+    if (!std::isnan(z[i]) && z[i] != -std::numeric_limits<float>::infinity())
       c.emplace_back(static_cast<int32_t>(i), z[i]);
-    }
   }
-  GRAFT_CHECK(!c.empty(), "sampling: no token is left: all logits are NaN or banned");
-  if (o.temperature == 0) {
-    c = {*std::min_element(c.begin(), c.end(), better)};
-    c[0].second = 0;
-    return d;
-  }
+  GRAFT_CHECK(!c.empty(), kNoToken);
   // An infinite logit takes everything; several share it.
   if (std::any_of(c.begin(), c.end(), [](const auto& candidate) { return candidate.second == kInfinity; })) {
     std::erase_if(c, [](const auto& candidate) { return candidate.second != kInfinity; });

@@ -32,17 +32,15 @@ Ahead ahead_nn(const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64
 }
 
 Block block_nt(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t count, int64_t k0, int64_t n,
-               bool rounded, float* scratch) {
-  const Block in_scratch = {scratch, kGemmPanel, 32};
+               bool rounded, float* scratch, int64_t stride) {
+  const Block in_scratch = {scratch, w.weight == nullptr ? stride : kGemmPanel, 32};
   if (w.weight == nullptr) {
     const float* rows = w.rows.data() + o0 * w.rows.stride(0) + k0 * w.rows.stride(1);
     if (w.rows.stride(1) == 1) {
-      table.transpose_rows(rows, w.rows.stride(0), count, n, scratch);
+      table.transpose_rows(rows, w.rows.stride(0), count, n, scratch, stride);
     } else {
       for (int64_t k = 0; k < n; ++k) {
-        for (int64_t j = 0; j < count; ++j) {
-          scratch[k * kGemmPanel + j] = rows[j * w.rows.stride(0) + k * w.rows.stride(1)];
-        }
+        for (int64_t j = 0; j < count; ++j) scratch[k * stride + j] = rows[j * w.rows.stride(0) + k * w.rows.stride(1)];
       }
     }
   } else if (w.weight->type() == DType::kF32) {
@@ -58,7 +56,7 @@ Block block_nt(const GemmTable& table, const Operand<float>& w, int64_t o0, int6
     table.widen(is_bf16, pairs_at(*w.weight, o0 / kGemmPanel, k0 / 2), n, scratch);
     rounded = rounded && !is_bf16;
   }
-  if (rounded) round_to_bf16(scratch, n * kGemmPanel);
+  if (rounded) round_to_bf16(scratch, n * in_scratch.stride);
   return in_scratch;
 }
 
@@ -89,6 +87,17 @@ void block_nn(const GemmTable& table, const Operand<float>& w, int64_t o0, int64
     rounded = rounded && !is_bf16;
   }
   if (rounded) round_to_bf16(scratch, n * kGemmPanel);
+}
+
+Block place_nn(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64_t count,
+               bool rounded, float* scratch) {
+  // Rows of a wide matrix lie far apart: in few L1 sets, perhaps. A handful does no harm.
+  if (w.weight == nullptr && !rounded && w.rows.stride(1) == 1 && count % 8 == 0 &&
+      (n <= 16 || w.rows.stride(0) == count)) {
+    return {w.rows.row(o0) + k0, w.rows.stride(0), 32};
+  }
+  block_nn(table, w, o0, n, k0, count, rounded, scratch);
+  return {scratch, kGemmPanel, 32};
 }
 
 void pack_f32(Context& context, View<const float, 2> x, int64_t row_begin, int64_t rows, bool rounded, int64_t stride) {

@@ -88,16 +88,56 @@ struct Block {
   int64_t stride, half;
 };
 
-inline void multiply(const GemmTable& table, const Rows& x, int64_t rows, int64_t lanes, const Block& b, int64_t n,
-                     float* c, bool add, Ahead ahead = {}) {
-  const int64_t tiles = ceil_div(rows, kGemmTileRows);
-  for_each_tile(rows, kGemmTileRows, [&](int64_t row, int count) {
-    ahead.portion(tiles);
-    for (int64_t j = 0; j < lanes; j += 32) {
-      table.tile(count, lanes - j > 16 ? 32 : 16, x.data + row * x.stride, x.stride, b.data + j / 32 * b.half, b.stride,
-                 n, c + row * kGemmPanel + j, kGemmPanel, add);
+inline int64_t lanes_of(int64_t count) { return ceil_div(count, 8) * 8; }  // multiplied for `count` outputs
+
+// Rows of which a tile will write (or read) some entries, asked for before: a core waits for lines that it stores to.
+struct Touched {
+  const float* data = nullptr;
+  int64_t stride = 0, floats = 0;
+  template <int kWrite = 1, int kLocality = 3>
+  void ask(int64_t first, int64_t count) const {
+    if (data == nullptr) return;
+    for (int64_t i = first; i < first + count; ++i) {
+      for (int64_t j = 0; j < floats; j += 16) __builtin_prefetch(data + i * stride + j, kWrite, kLocality);
     }
+  }
+};
+
+// Sums of `rows` rows of x, tile_rows at a time, by a block of B into c [rows][64], or onto it. after(row, count) follows
+// each tile, while its sums are in the L1 cache.
+template <typename After>
+void multiply(const GemmTable& table, const Rows& x, int64_t rows, int64_t tile_rows, int64_t lanes, const Block& b,
+              int64_t n, float* c, bool add, Ahead ahead, const Touched& touched, After&& after) {
+  const int64_t tiles = ceil_div(rows, tile_rows);
+  for_each_tile(rows, tile_rows, [&](int64_t row, int count) {
+    ahead.portion(tiles);
+    touched.ask(row, count);
+    if (tile_rows < kGemmTileRows) {  // rows far apart, read once: no hardware prefetcher follows them
+      const Touched next = {x.data, x.stride, n};
+      next.ask<0, 2>(row + count, std::min<int64_t>(count, rows - row - count));
+    }
+    for (int64_t j = 0; j < lanes; j += 32) {
+      table.tile(count, static_cast<int>(std::min<int64_t>(32, lanes - j)), x.data + row * x.stride, x.stride,
+                 b.data + j / 32 * b.half, b.stride, n, c + row * kGemmPanel + j, kGemmPanel,
+                 add ? GemmSums::kAdd : GemmSums::kWrite);
+    }
+    after(row, count);
   });
+}
+inline void multiply(const GemmTable& table, const Rows& x, int64_t rows, int64_t lanes, const Block& b, int64_t n,
+                     float* c, bool add) {
+  multiply(table, x, rows, kGemmTileRows, lanes, b, n, c, add, {}, {}, [](int64_t, int) {});
+}
+
+// How a driver reads rows at distance `stride` for `blocks` blocks of outputs: rows that meet in few L1 sets are packed,
+// but for one block (an adapter's thin product), where a copy would cost as much as the product: then fewer rows go together.
+struct RowsPlan {
+  bool packed;
+  int64_t tile_rows;
+};
+inline RowsPlan plan_rows(int64_t rows, int64_t stride, int64_t blocks) {
+  const bool collide = rows > kGemmTileRows && rows_collide(stride);
+  return {collide && blocks > 1, collide && blocks == 1 ? kGemmTileRows / 2 : kGemmTileRows};
 }
 
 inline bool stored_as(const Operand<float>& w, DType type) { return w.weight != nullptr && w.weight->type() == type; }
@@ -108,13 +148,16 @@ inline const uint32_t* pairs_at(const Weight& w, int64_t panel, int64_t pair) {
 }
 
 // B[k][o]: summed entries [k0, k0 + n), outputs [o0, o0 + count). Written to `scratch`, unless the weight lies in
-// memory that way.
+// memory that way; plain rows with `stride` between entries, at least lanes_of(count).
 Block block_nt(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t count, int64_t k0, int64_t n,
-               bool rounded, float* scratch);
+               bool rounded, float* scratch, int64_t stride = kGemmPanel);
 // B[o][k]: summed entries are the outputs [o0, o0 + n), lanes the columns [k0, k0 + count); k0 and o0 are multiples of
 // 64.
 void block_nn(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64_t count,
               bool rounded, float* scratch);
+// The same where it lies, if it is laid out as a block already (an adapter's matrix), else written to `scratch`.
+Block place_nn(const GemmTable& table, const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64_t count,
+               bool rounded, float* scratch);
 // What block_nt and block_nn read for the block at (o0, k0).
 Ahead ahead_nt(const Operand<float>& w, int64_t o0, int64_t k0, int64_t n);
 Ahead ahead_nn(const Operand<float>& w, int64_t o0, int64_t n, int64_t k0, int64_t count);

@@ -10,26 +10,40 @@ namespace {
 
 using namespace blocked;
 
-// Adds the adapters' updates to the sums c of rows [row_begin, row_begin + rows) and outputs [o0, o0 + count).
+// The adapters' matrices for outputs [o0, o0 + count), laid one after the other into `scratch`: ranks of 512 together, or
+// false.
+bool lay_terms(const GemmTable& table, const MatmulOutput<float>& output, int64_t o0, int64_t count, float* scratch) {
+  int64_t ranks = 0;
+  for (const LoraTerm<float>& term : output.terms) ranks += term.b.extent(1);
+  if (ranks > kGemmBlock) return false;
+  for (const LoraTerm<float>& term : output.terms) {
+    block_nt(table, {nullptr, term.b}, o0, count, 0, term.b.extent(1), false, scratch);
+    scratch += term.b.extent(1) * kGemmPanel;
+  }
+  return true;
+}
+
+// Adds the adapters' updates to the sums c of rows [row_begin, row_begin + rows) and outputs [o0, o0 + count). `laid`: what
+// lay_terms wrote; null: they are laid into `scratch` here.
 void add_terms(const GemmTable& table, const MatmulOutput<float>& output, int64_t row_begin, int64_t rows, int64_t o0,
-               int64_t count, float* scratch, float* c) {
-  const int64_t lanes = ceil_div(count, 16) * 16;
+               int64_t count, const float* laid, float* scratch, float* c) {
   for (const LoraTerm<float>& term : output.terms) {
     const int64_t begin = std::max(row_begin, term.row_begin), end = std::min(row_begin + rows, term.row_end);
-    if (begin >= end) continue;
     const int64_t rank = term.b.extent(1);
-    for (int64_t r0 = 0; r0 < rank; r0 += kGemmBlock) {
+    for (int64_t r0 = 0; r0 < rank && begin < end; r0 += kGemmBlock) {
       const int64_t n = std::min(kGemmBlock, rank - r0);
-      const Block b = block_nt(table, {nullptr, term.b}, o0, count, r0, n, false, scratch);
+      const Block b = laid != nullptr ? Block{laid, kGemmPanel, 32}
+                                      : block_nt(table, {nullptr, term.b}, o0, count, r0, n, false, scratch);
       const Rows h = {term.h.row(begin - term.row_begin) + r0, term.h.stride(0)};
-      multiply(table, h, end - begin, lanes, b, n, c + (begin - row_begin) * kGemmPanel, true);
+      multiply(table, h, end - begin, lanes_of(count), b, n, c + (begin - row_begin) * kGemmPanel, true);
     }
+    if (laid != nullptr) laid += rank * kGemmPanel;
   }
 }
 
-void finish(const GemmTable& table, const MatmulOutput<float>& output, const float* c, int64_t c_stride, int64_t row,
-            int64_t rows, int64_t o0, int64_t count) {
-  table.finish(c, c_stride, rows, count, 1.0f, output.bias.empty() ? nullptr : output.bias.data() + o0,
+void finish(const GemmTable& table, const MatmulOutput<float>& output, float scale, const float* c, int64_t c_stride,
+            int64_t row, int64_t rows, int64_t o0, int64_t count) {
+  table.finish(c, c_stride, rows, count, scale, output.bias.empty() ? nullptr : output.bias.data() + o0,
                output.residual.data() == nullptr ? nullptr : output.residual.row(row) + o0, output.residual.stride(0),
                output.y.row(row) + o0, output.y.stride(0));
 }
@@ -41,48 +55,54 @@ void scale_rows(float* c, int64_t n, float scale) {
 
 // Everything after the sums: scale, adapters, bias, residual.
 void epilogue(const GemmTable& table, const MatmulOutput<float>& output, int64_t row, int64_t rows, int64_t o0,
-              int64_t count, float* scratch, float* c) {
+              int64_t count, const float* laid, float* scratch, float* c) {
+  if (output.terms.empty()) return finish(table, output, output.scale, c, kGemmPanel, row, rows, o0, count);
   scale_rows(c, rows * kGemmPanel, output.scale);
-  add_terms(table, output, row, rows, o0, count, scratch, c);
-  finish(table, output, c, kGemmPanel, row, rows, o0, count);
+  add_terms(table, output, row, rows, o0, count, laid, scratch, c);
+  finish(table, output, 1.0f, c, kGemmPanel, row, rows, o0, count);
 }
 
 // One task of y = x W^T in f32: x begins at row `row` of y.
 // next_block: how many blocks of outputs further this thread's next task probably lies.
 void task_nt(const GemmTable& table, bool rounded, const Rows& x, int64_t in, const MatmulOutput<float>& output,
-             int64_t row, int64_t rows, int64_t o0, int64_t next_block, float* scratch) {
+             int64_t row, int64_t rows, int64_t tile_rows, int64_t o0, int64_t next_block, float* scratch) {
   float* const b_scratch = scratch;
-  float* const c = scratch + kBlockFloats;
-  const int64_t count = std::min(kGemmPanel, output.w.out_features() - o0), lanes = ceil_div(count, 16) * 16;
+  float* const laid = scratch + kBlockFloats;
+  float* const c = scratch + 2 * kBlockFloats;
+  const int64_t count = std::min(kGemmPanel, output.w.out_features() - o0), lanes = lanes_of(count);
+  const bool by_tile = in > 0 && lay_terms(table, output, o0, count, laid);
   if (in == 0) std::fill_n(c, rows * kGemmPanel, 0.0f);
   for (int64_t k0 = 0; k0 < in; k0 += kGemmBlock) {
     const int64_t n = std::min(kGemmBlock, in - k0);
-    const Block b = block_nt(table, output.w, o0, count, k0, n, rounded, b_scratch);
+    const Block b = block_nt(table, output.w, o0, count, k0, n, rounded, b_scratch, lanes);
     const bool last = k0 + n == in;
     const int64_t next_k = last ? 0 : k0 + n, next_o = last ? o0 + next_block * kGemmPanel : o0;
-    multiply(table, {x.data + k0, x.stride}, rows, lanes, b, n, c, k0 > 0,
-             ahead_nt(output.w, next_o, next_k, std::min(kGemmBlock, in - next_k)));
+    const Touched y = {last && by_tile ? output.y.row(row) + o0 : nullptr, output.y.stride(0), count};
+    multiply(table, {x.data + k0, x.stride}, rows, tile_rows, lanes, b, n, c, k0 > 0,
+             ahead_nt(output.w, next_o, next_k, std::min(kGemmBlock, in - next_k)), y, [&](int64_t t, int height) {
+               if (last && by_tile) {
+                 epilogue(table, output, row + t, height, o0, count, laid, nullptr, c + t * kGemmPanel);
+               }
+             });
   }
-  epilogue(table, output, row, rows, o0, count, b_scratch, c);
+  if (!by_tile) epilogue(table, output, row, rows, o0, count, nullptr, b_scratch, c);
 }
 
 // Everything after the sums c [rows][num_panels * 64] of few rows.
 void epilogue_panels(const GemmTable& table, const MatmulOutput<float>& output, int64_t rows, int64_t panel,
                      int num_panels, float* scratch, float* c) {
   const int64_t c_stride = num_panels * kGemmPanel;
-  scale_rows(c, rows * c_stride, output.scale);
   float* const sums = c + rows * c_stride;  // one panel at a time, for the adapters
   for (int i = 0; i < num_panels; ++i) {
     const int64_t o0 = (panel + i) * kGemmPanel, count = std::min(kGemmPanel, output.w.out_features() - o0);
     if (output.terms.empty()) {
-      finish(table, output, c + i * kGemmPanel, c_stride, 0, rows, o0, count);
+      finish(table, output, output.scale, c + i * kGemmPanel, c_stride, 0, rows, o0, count);
       continue;
     }
     for (int64_t t = 0; t < rows; ++t) {
       std::memcpy(sums + t * kGemmPanel, c + t * c_stride + i * kGemmPanel, kGemmPanel * sizeof(float));
     }
-    add_terms(table, output, 0, rows, o0, count, scratch, sums);
-    finish(table, output, sums, kGemmPanel, 0, rows, o0, count);
+    epilogue(table, output, 0, rows, o0, count, nullptr, scratch, sums);
   }
 }
 
@@ -113,14 +133,19 @@ void task_nt_dot(const GemmTable& table, const DotTable& dot, const uint32_t* x,
   // bf16 panels lie in memory as they are multiplied, but for an end that AMX reads beyond.
   const int64_t all_pairs = (in + 1) / 2,
                 whole = stored_as(output.w, DType::kBF16) ? all_pairs / dot.pair_multiple * dot.pair_multiple : 0;
-  const auto run = [&](const uint32_t* b, int64_t pair, int64_t num_pairs, bool resume) {
+  bool by_tile = false;
+  const auto run = [&](const uint32_t* b, int64_t pair, int64_t num_pairs, bool resume, bool last) {
+    if (last) by_tile = lay_terms(table, output, o0, count, scratch);  // what was widened there is in `pairs` by now
+    const Touched y = {by_tile ? output.y.row(row) + o0 : nullptr, output.y.stride(0), count};
     for_each_tile(rows, dot.tile_rows, [&](int64_t t, int height) {
+      y.ask(t, height);
       dot.tile(height, static_cast<int>(count), x + t * stride + pair, stride, b, num_pairs, c + t * kGemmPanel,
                kGemmPanel, resume);
+      if (by_tile) epilogue(table, output, row + t, height, o0, count, scratch, nullptr, c + t * kGemmPanel);
     });
   };
   if (all_pairs == 0) std::fill_n(c, rows * kGemmPanel, 0.0f);
-  if (whole > 0) run(pairs_at(*output.w.weight, o0 / kGemmPanel, 0), 0, whole, false);
+  if (whole > 0) run(pairs_at(*output.w.weight, o0 / kGemmPanel, 0), 0, whole, false, whole == all_pairs);
   auto* const pairs = reinterpret_cast<uint32_t*>(scratch + kBlockFloats);
   for (int64_t pair = whole; pair < all_pairs; pair += kGemmBlock / 2) {
     const int64_t n = std::min(kGemmBlock / 2, all_pairs - pair),
@@ -141,9 +166,9 @@ void task_nt_dot(const GemmTable& table, const DotTable& dot, const uint32_t* x,
       dot.round_block(block, k, pairs);
     }
     std::fill(pairs + n * kGemmPanel, pairs + padded * kGemmPanel, 0u);
-    run(pairs, pair, padded, pair > 0);
+    run(pairs, pair, padded, pair > 0, pair + n == all_pairs);
   }
-  epilogue(table, output, row, rows, o0, count, scratch, c);
+  if (!by_tile) epilogue(table, output, row, rows, o0, count, nullptr, scratch, c);
 }
 
 }  // namespace
@@ -168,7 +193,8 @@ bool blocked_nt(Context& context, Compute compute, View<const float, 2> x,
 
   const DotTable* dot = dot_table(compute);
   const bool rounded = compute == Compute::kBF16;
-  const bool packed = rounded || (rows > kGemmTileRows && rows_collide(x.stride(0)));
+  const RowsPlan rows_plan = plan_rows(rows, x.stride(0), column_blocks);
+  const bool packed = rounded || rows_plan.packed;
   const int64_t row_bytes = packed_row_bytes(in * (dot != nullptr ? 2 : 4));
   const int64_t pass_rows = packed ? packed_rows_at_once(rows, row_bytes) : rows;
   // How many panels a task takes at once where there are few rows; 0: the task works on one block of outputs by row
@@ -214,7 +240,7 @@ bool blocked_nt(Context& context, Compute compute, View<const float, 2> x,
                     block * kGemmPanel, scratch);
       } else {
         task_nt(*table, rounded, {a.data + row * a.stride, a.stride}, in, output, pass + row, height,
-                block * kGemmPanel, next, scratch);
+                rows_plan.tile_rows, block * kGemmPanel, next, scratch);
       }
     };
     context.pool().parallel(tasks, [&](int64_t task, int worker) {

@@ -36,14 +36,19 @@ HWY_INLINE const float* entry(const float* a, int64_t stride, int m) {
   return kTransposed ? a + m : a + m * stride;
 }
 
-template <int kRows, int kVectors, bool kTransposed>
+// kSize lanes of a vector: all of them, or 8 of 16, of which AVX-512 multiplies two vectors in the time of a whole one.
+template <int kSize, int kRows, int kVectors, bool kTransposed>
 void micro(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTRICT b, int64_t b_stride, int64_t n,
-           float* HWY_RESTRICT c, int64_t c_stride, bool add) {
-  VF sum[kRows][kVectors];
+           float* HWY_RESTRICT c, int64_t c_stride, GemmSums sums) {
+  const hn::CappedTag<float, kSize> d;
+  using V = hn::Vec<decltype(d)>;
+  V sum[kRows][kVectors];
   GRAFT_UNROLL
   for (int m = 0; m < kRows; ++m) {
     GRAFT_UNROLL
-    for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::Zero(df);
+    for (int v = 0; v < kVectors; ++v) {
+      sum[m][v] = sums == GemmSums::kResume ? hn::LoadU(d, c + m * c_stride + v * kSize) : hn::Zero(d);
+    }
   }
   // Four rows share a base pointer, so that all addresses fit the registers.
   const float* base0 = a;
@@ -51,14 +56,14 @@ void micro(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTR
   const float* base2 = kTransposed ? a : a + 8 * a_stride;
   const int64_t step = kTransposed ? a_stride : 1, stride3 = 3 * a_stride;
   for (int64_t k = 0; k < n; ++k) {
-    VF w[kVectors];
+    V w[kVectors];
     GRAFT_UNROLL
-    for (int v = 0; v < kVectors; ++v) w[v] = hn::LoadU(df, b + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) w[v] = hn::LoadU(d, b + v * kSize);
     GRAFT_UNROLL
     for (int m = 0; m < kRows; ++m) {
       const float* base = m < 4 ? base0 : m < 8 ? base1 : base2;
       const float value = kTransposed ? base0[m] : m % 4 == 3 ? base[stride3] : base[m % 4 * a_stride];
-      const VF x = hn::Set(df, value);
+      const V x = hn::Set(d, value);
       GRAFT_UNROLL
       for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(x, w[v], sum[m][v]);
     }
@@ -73,18 +78,19 @@ void micro(const float* HWY_RESTRICT a, int64_t a_stride, const float* HWY_RESTR
   for (int m = 0; m < kRows; ++m) {
     GRAFT_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      float* to = c + m * c_stride + v * kLanes;
-      hn::StoreU(add ? hn::Add(hn::LoadU(df, to), sum[m][v]) : sum[m][v], df, to);
+      float* to = c + m * c_stride + v * kSize;
+      hn::StoreU(sums == GemmSums::kAdd ? hn::Add(hn::LoadU(d, to), sum[m][v]) : sum[m][v], d, to);
     }
   }
 }
 
-template <bool kTransposed, int kVectors>
+template <int kSize, bool kTransposed, int kVectors>
 void micro_rows(int rows, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c,
-                int64_t c_stride, bool add) {
-#define GRAFT_ROWS(r)                                                                                            \
-  case r:                                                                                                        \
-    if constexpr (r <= kMaxRows) micro<r, kVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add); \
+                int64_t c_stride, GemmSums sums) {
+#define GRAFT_ROWS(r)                                                                         \
+  case r:                                                                                     \
+    if constexpr (r <= kMaxRows)                                                              \
+      micro<kSize, r, kVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, sums); \
     return;
   switch (rows) {
     GRAFT_ROWS(1)
@@ -107,31 +113,34 @@ constexpr int kWideVectors = 32 / kLanes, kWideRows = 3;
 
 template <bool kTransposed>
 void wide_rows(int rows, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c,
-               int64_t c_stride, bool add) {
+               int64_t c_stride, GemmSums sums) {
   switch (rows) {
-    case 1: return micro<1, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
-    case 2: return micro<2, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
-    default: return micro<3, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, add);
+    case 1: return micro<kLanes, 1, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, sums);
+    case 2: return micro<kLanes, 2, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, sums);
+    default: return micro<kLanes, 3, kWideVectors, kTransposed>(a, a_stride, b, b_stride, n, c, c_stride, sums);
   }
 }
 
 template <bool kTransposed>
 void any_tile(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n,
-              float* c, int64_t c_stride, bool add) noexcept {
+              float* c, int64_t c_stride, GemmSums sums) noexcept {
   while (rows > 0) {
     const int now = rows <= kMaxRows ? rows : (rows + 1) / 2;  // 12 rows: 6 and 6; 7 rows: 4 and 3
     int j = 0;
     if constexpr (kWideVectors > kColumnVectors) {  // few rows: more columns instead, to have enough chains
       if (now <= kWideRows && lanes == 32) {
-        wide_rows<kTransposed>(now, a, a_stride, b, b_stride, n, c, c_stride, add);
+        wide_rows<kTransposed>(now, a, a_stride, b, b_stride, n, c, c_stride, sums);
         j = lanes;
       }
     }
     for (; j + kColumnVectors * kLanes <= lanes; j += kColumnVectors * kLanes) {
-      micro_rows<kTransposed, kColumnVectors>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, add);
+      micro_rows<kLanes, kTransposed, kColumnVectors>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, sums);
     }
-    for (; j < lanes; j += kLanes) {
-      micro_rows<kTransposed, 1>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, add);
+    for (; j + kLanes <= lanes; j += kLanes) {
+      micro_rows<kLanes, kTransposed, 1>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, sums);
+    }
+    if constexpr (kLanes > 8) {
+      if (j < lanes) micro_rows<8, kTransposed, 1>(now, a, a_stride, b + j, b_stride, n, c + j, c_stride, sums);
     }
     rows -= now;
     a = entry<kTransposed>(a, a_stride, now);
@@ -140,13 +149,13 @@ void any_tile(int rows, int lanes, const float* a, int64_t a_stride, const float
 }
 
 void tile(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n, float* c,
-          int64_t c_stride, bool add) noexcept {
-  any_tile<false>(rows, lanes, a, a_stride, b, b_stride, n, c, c_stride, add);
+          int64_t c_stride, GemmSums sums) noexcept {
+  any_tile<false>(rows, lanes, a, a_stride, b, b_stride, n, c, c_stride, sums);
 }
 
 void tile_transposed(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n,
-                     float* c, int64_t c_stride, bool add) noexcept {
-  any_tile<true>(rows, lanes, a, a_stride, b, b_stride, n, c, c_stride, add);
+                     float* c, int64_t c_stride, GemmSums sums) noexcept {
+  any_tile<true>(rows, lanes, a, a_stride, b, b_stride, n, c, c_stride, sums);
 }
 
 // ----------------------------------------------------------------------------------------------------------------
@@ -489,11 +498,13 @@ void transpose_words(const uint32_t* HWY_RESTRICT rows, int64_t row_stride, int6
   }
 }
 
-void transpose_rows(const float* rows, int64_t row_stride, int64_t count, int64_t n, float* out) noexcept {
-  transpose_words(reinterpret_cast<const uint32_t*>(rows), row_stride, count, n, reinterpret_cast<uint32_t*>(out), 64);
-  const int64_t end = (count + 15) / 16 * 16;  // lanes that are multiplied too
+void transpose_rows(const float* rows, int64_t row_stride, int64_t count, int64_t n, float* out,
+                    int64_t out_stride) noexcept {
+  transpose_words(reinterpret_cast<const uint32_t*>(rows), row_stride, count, n, reinterpret_cast<uint32_t*>(out),
+                  out_stride);
+  const int64_t end = (count + 7) / 8 * 8;  // lanes that are multiplied too
   for (int64_t k = 0; k < n; ++k) {
-    for (int64_t j = count; j < end; ++j) out[k * 64 + j] = 0.0f;
+    for (int64_t j = count; j < end; ++j) out[k * out_stride + j] = 0.0f;
   }
 }
 
@@ -534,6 +545,12 @@ void finish(const float* c, int64_t c_stride, int64_t rows, int64_t n, float sca
     for (; j + kLanes <= n; j += kLanes) {
       finish_at<kLanes>(c + j, scale, bias == nullptr ? nullptr : bias + j,
                         residual == nullptr ? nullptr : residual + j, y + j);
+    }
+    if constexpr (kLanes > 4) {  // an adapter's rank is often 8
+      for (; j + 4 <= n; j += 4) {
+        finish_at<4>(c + j, scale, bias == nullptr ? nullptr : bias + j, residual == nullptr ? nullptr : residual + j,
+                     y + j);
+      }
     }
     for (; j < n; ++j) {
       finish_at<1>(c + j, scale, bias == nullptr ? nullptr : bias + j, residual == nullptr ? nullptr : residual + j,

@@ -14,14 +14,19 @@ constexpr int64_t kGemmBlock = 512;  // the summed dimension is cut here (gemm.h
 constexpr int64_t kGemmPanel = 64;   // outputs a task works on together
 constexpr int kGemmTileRows = 12;    // rows of x that share one load of B
 
+enum class GemmSums {
+  kWrite,   // c = chain from +0
+  kAdd,     // c = c + chain from +0
+  kResume,  // c = chain from c
+};
+
 struct GemmTable {
-  // c[m][j] (+)= chain over k of a(m, k) * b[k * b_stride + j], m < rows <= 12, j < lanes (16 or 32), from +0; add:
-  // onto c.
+  // c[m][j] (+)= chain over k of a(m, k) * b[k * b_stride + j], m < rows <= 12, j < lanes (8, 16, 24, 32).
   // tile: a(m, k) = a[m * a_stride + k]; tile_transposed: a(m, k) = a[k * a_stride + m].
   void (*tile)(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t n,
-               float* c, int64_t c_stride, bool add) noexcept;
+               float* c, int64_t c_stride, GemmSums sums) noexcept;
   void (*tile_transposed)(int rows, int lanes, const float* a, int64_t a_stride, const float* b, int64_t b_stride,
-                          int64_t n, float* c, int64_t c_stride, bool add) noexcept;
+                          int64_t n, float* c, int64_t c_stride, GemmSums sums) noexcept;
   // The same sums for `panels` 16-bit panels of 64 outputs at once, widened in registers: for few rows, where memory is
   // the limit. pairs points at summed entry k0 (even) of the first panel, whose successors follow at panel_stride; c
   // [rows][panels * 64].
@@ -41,8 +46,10 @@ struct GemmTable {
   void (*transpose_pairs)(bool is_bf16, const uint32_t* pairs, int64_t n, int64_t num_pairs,
                           float* out) noexcept;                                                // n <= 64 rows
   void (*transpose_f32)(const float* panel, int64_t n, int64_t columns, float* out) noexcept;  // n <= 32 rows
-  // B[i][j] = rows[j * row_stride + i]: n summed entries, `count` <= 64 outputs from plain rows.
-  void (*transpose_rows)(const float* rows, int64_t row_stride, int64_t count, int64_t n, float* out) noexcept;
+  // B[i][j] = rows[j * row_stride + i]: n summed entries, `count` <= 64 outputs from plain rows; out_stride between
+  // entries, zeros up to a multiple of 8 outputs.
+  void (*transpose_rows)(const float* rows, int64_t row_stride, int64_t count, int64_t n, float* out,
+                         int64_t out_stride) noexcept;
 
   // For packing weights (weight.cc): out[i * out_stride + j] = rows[j * row_stride + i], j < count, i < n; and rounding
   // to bf16.

@@ -55,6 +55,12 @@ bool is_norm_or_bias(const std::string& name) {
 
 }  // namespace
 
+int64_t most_head_chunk_rows(int64_t vocab_size) {
+  int64_t rows = 256;
+  while (rows > 64 && rows * vocab_size * static_cast<int64_t>(sizeof(float)) > int64_t{80} << 20) rows /= 2;
+  return rows;
+}
+
 TrainStep::TrainStep(Context& context, Model& model, AdapterWeights* adapter, const StepOptions& options,
                      const BatchCapacity& capacity)
     : context_(&context), model_(&model), adapter_(adapter) {
@@ -129,9 +135,8 @@ double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch,
   plan.bind(graph.sequence_offsets, batch.sequence_offsets.data());
   plan.bind(graph.label_rows, batch.label_rows.data());
   plan.bind(graph.labels, batch.labels.data());
-  for (size_t i = 0; i < batch.labels.size(); ++i) {
+  for (size_t i = 0; i < batch.labels.size(); ++i)
     weights_[i] = static_cast<double>(batch.label_weights[i]) / total_weight;
-  }
   plan.bind(graph.label_weights, weights_.data());
   if (graph.row_keys) {
     for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
@@ -143,15 +148,10 @@ double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch,
     plan.bind(graph.row_keys, row_keys_.data());
   }
   RunInputs inputs;
-  inputs.sizes.tokens = batch.num_tokens();
-  inputs.sizes.labels = static_cast<int64_t>(batch.labels.size());
-  inputs.sizes.sequences = static_cast<int64_t>(batch.sequence_offsets.size()) - 1;
-  for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
-    inputs.sizes.max_length =
-        std::max<int64_t>(inputs.sizes.max_length, batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]);
-  }
+  inputs.sizes = sizes(batch);
   inputs.update = update;
   inputs.rope = &rope_;
+  if (&plan == &train_) inputs.node_seconds = node_seconds_;
   plan.run(*context_, inputs);
   last_plan_ = &plan;
   last_nll_ = graph.nll;
@@ -182,7 +182,7 @@ std::span<const float> TrainStep::last_nll() const {
   return {nll.data(), static_cast<size_t>(nll.extent(0))};
 }
 
-double TrainStep::flops(const Batch& batch) const {
+RunSizes TrainStep::sizes(const Batch& batch) const {
   RunSizes sizes;
   sizes.tokens = batch.num_tokens();
   sizes.labels = static_cast<int64_t>(batch.labels.size());
@@ -190,7 +190,7 @@ double TrainStep::flops(const Batch& batch) const {
   for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
     sizes.max_length = std::max<int64_t>(sizes.max_length, batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]);
   }
-  return train_.flops(sizes);
+  return sizes;
 }
 
 StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& options,
@@ -219,9 +219,8 @@ StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const
       bytes.trained += size * (options.full && !packed ? 3 : 4);
     };
     if (options.full) {
-      for (const auto& [name, value] : graph.parameters) {
+      for (const auto& [name, value] : graph.parameters)
         count(value, graph.graph.info(value).kind == ValueKind::kWeight);
-      }
     } else if (sites != nullptr) {
       for (const auto& [name, value] : graph.adapter_parameters[0]) count(value, true);
     }

@@ -39,6 +39,10 @@ struct StepOptions {
   bool moments = true;   // false where no optimizer follows (dump)
 };
 
+// Rows of the head at once where memory is no concern: the more, the less often the head is laid out again for them; 256 at most, as the
+// gain ends there, and no more than 80 MB of logits, but 64 (a power of two).
+int64_t most_head_chunk_rows(int64_t vocab_size);
+
 // Bytes of what a step keeps, known from headers and capacity before anything is allocated.
 struct StepBytes {
   size_t weights = 0, trained = 0, arena = 0, scratch = 0;
@@ -63,8 +67,12 @@ class TrainStep {
   const std::vector<TrainedTensor>& tensors() const { return tensors_; }
   // nll of the labels of the last batch, in the batch's order.
   std::span<const float> last_nll() const;
-  double flops(const Batch& batch) const;
+  RunSizes sizes(const Batch& batch) const;
+  double flops(const Batch& batch) const { return train_.flops(sizes(batch)); }
   size_t arena_bytes() const { return train_.arena_bytes(); }
+  const Plan& plan() const { return train_; }
+  // Micro-batches from here on write what each node of plan() takes; an empty span ends that.
+  void time_nodes(std::span<double> seconds) { node_seconds_ = seconds; }
 
  private:
   void make_training(const StepOptions& options, const AdapterSites* sites, const BatchCapacity& capacity);
@@ -84,6 +92,7 @@ class TrainStep {
   const Plan* last_plan_ = nullptr;
   Value last_nll_;
   RunSizes last_sizes_;
+  std::span<double> node_seconds_;
 };
 
 // What a step would take.

@@ -79,9 +79,8 @@ void run_down_backward(const Run& run, const Node& node) {
   const auto before = run.view<const T>(node.inputs[3 + num_a]);
   const bool wants_dx = !node.outputs.empty();
   const View<T, 2> dx = wants_dx ? run.view<T>(node.outputs[0]) : View<T, 2>();
-  if (wants_dx && before.data() != nullptr && before.data() != dx.data()) {
+  if (wants_dx && before.data() != nullptr && before.data() != dx.data())
     std::copy_n(before.data(), before.size(), dx.data());
-  }
   const bool starts_at_zero = before.data() == nullptr && node.inputs[1];  // rows without an adapter have no gradient
   if (wants_dx && starts_at_zero) std::fill_n(dx.data(), dx.size(), T{0});
   const RowSlots slots(run, node.inputs[1], x.extent(0));
@@ -130,9 +129,17 @@ double flops(const Graph& g, const Node& node, const RunSizes& sizes) {
          static_cast<double>(g.shape(node.outputs[0]).columns);
 }
 
+// Of dA = dh^T x and, where it is wanted, dx = dh A.
+double backward_flops(const Graph& g, const Node& node, const RunSizes& sizes) {
+  const double one = 2.0 * static_cast<double>(g.shape(node.inputs[0]).elements(sizes)) *
+                     static_cast<double>(g.shape(node.inputs[2 + (node.inputs.size() - 4) / 2]).columns);
+  return one * (node.outputs.empty() ? 1 : 2);
+}
+
 const Op kLoraDownBackward = {.name = "lora_down_backward",
                               .run = typed<run_down_backward<float>, run_down_backward<double>>,
                               .scratch = scratch,
+                              .flops = backward_flops,
                               .prepare = prepare};
 
 void gradient(GradientBuilder& b, const Node& node) {

@@ -92,9 +92,8 @@ void run_dx(const Run& run, const Node& node) {
   if (before.data() != nullptr && before.data() != dx.data()) std::copy_n(before.data(), before.size(), dx.data());
   std::vector<MatmulSource<T>>& sources = lists<T>().sources;
   sources.clear();
-  for (size_t i = 1; i < node.inputs.size(); i += 2) {
+  for (size_t i = 1; i < node.inputs.size(); i += 2)
     sources.push_back({run.view<const T>(node.inputs[i]), run.operand<T>(node.inputs[i + 1])});
-  }
   matmul_nn<T>(run.context(), node.attr<Attr>().compute, sources, before.data() != nullptr, dx);
 }
 
@@ -161,9 +160,33 @@ ScratchNeed scratch(const Graph& g, const Node& node, const RunSizes& capacity, 
 }
 
 double forward_flops(const Graph& g, const Node& node, const RunSizes& sizes) {
+  const Attr& attr = node.attr<Attr>();
   double sum = 0;
-  for (Value output : node.outputs) sum += static_cast<double>(g.shape(output).columns);
-  return 2.0 * static_cast<double>(g.shape(node.inputs[kX]).elements(sizes)) * sum;
+  for (size_t i = 0; i < attr.outputs.size(); ++i) {
+    double summed = static_cast<double>(g.shape(node.inputs[kX]).columns);
+    for (const int b : attr.outputs[i].b) {  // every row has one adapter
+      if (b >= 0)
+        summed += static_cast<double>(g.shape(node.inputs[static_cast<size_t>(b)]).columns) /
+                  static_cast<double>(attr.outputs[i].b.size());
+    }
+    sum += summed * static_cast<double>(g.shape(node.outputs[i]).columns);
+  }
+  return 2.0 * static_cast<double>(g.shape(node.inputs[kX]).rows(sizes)) * sum;
+}
+// Of dh = dy B and dB = dy^T h.
+double dh_flops(const Graph& g, const Node& node, const RunSizes& sizes) {
+  const Attr& attr = node.attr<Attr>();
+  double sum = 0;
+  size_t pair = 2 + attr.outputs.size();
+  for (const auto& spec : attr.outputs) {
+    for (size_t s = 0; s < spec.b.size(); ++s, pair += 2) {
+      if (spec.b[s] < 0) continue;
+      const Shape& b = g.shape(node.inputs[pair]);
+      sum += static_cast<double>(b.fixed_rows * b.columns * (node.inputs[pair + 1] ? 2 : 1)) /
+             static_cast<double>(spec.b.size());
+    }
+  }
+  return 2.0 * static_cast<double>(g.shape(node.inputs[0]).rows(sizes)) * sum;
 }
 double dx_flops(const Graph& g, const Node& node, const RunSizes& sizes) {
   double sum = 0;
@@ -183,7 +206,8 @@ const Op kDx = {.name = "projections_dx",
 const Op kDw = {
     .name = "weight_gradient", .run = typed<run_dw<float>, run_dw<double>>, .scratch = scratch, .flops = dw_flops};
 const Op kDbias = {.name = "bias_gradient", .run = typed<run_dbias<float>, run_dbias<double>>};
-const Op kDh = {.name = "lora_up_backward", .run = typed<run_dh<float>, run_dh<double>>, .scratch = scratch};
+const Op kDh = {
+    .name = "lora_up_backward", .run = typed<run_dh<float>, run_dh<double>>, .scratch = scratch, .flops = dh_flops};
 
 void gradient(GradientBuilder& b, const Node& node) {
   Graph& g = b.graph();
