@@ -59,8 +59,9 @@ void SamplingOptions::validate() const {
   check(top_k >= 0, "top_k", static_cast<double>(top_k), ">= 0");
   check(top_p > 0, "top_p", top_p, "> 0 (1 or more is off)");
   check(min_p >= 0 && min_p <= 1, "min_p", min_p, "0 to 1");
-  for (const auto& [id, bias] : logit_bias)
+  for (const auto& [id, bias] : logit_bias) {
     check(!std::isnan(bias) && bias != kInfinity, "logit_bias", bias, "a number, or -infinity to ban");
+  }
   check(repeat_last_n >= 0, "repeat_last_n", static_cast<double>(repeat_last_n), ">= 0");
   GRAFT_CHECK(faults.empty(), "sampling:{}", faults);
 }
@@ -104,8 +105,9 @@ Distribution process_logits(std::span<const float> logits, std::span<const int32
   for (const int32_t id : banned) {
     if (in_range(id)) z[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
   }
-  if (o.repeat_last_n > 0 && static_cast<int64_t>(history.size()) > o.repeat_last_n)
+  if (o.repeat_last_n > 0 && static_cast<int64_t>(history.size()) > o.repeat_last_n) {
     history = history.last(static_cast<size_t>(o.repeat_last_n));
+  }
   if (penalties) {
     std::unordered_map<int32_t, int64_t> counts;
     for (const int32_t id : history) {
@@ -122,8 +124,9 @@ Distribution process_logits(std::span<const float> logits, std::span<const int32
   Distribution d;
   Candidates& c = d.candidates;
   for (size_t i = 0; i < z.size(); ++i) {
-    if (!std::isnan(z[i]) && z[i] != -std::numeric_limits<float>::infinity())
+    if (!std::isnan(z[i]) && z[i] != -std::numeric_limits<float>::infinity()) {
       c.emplace_back(static_cast<int32_t>(i), z[i]);
+    }
   }
   GRAFT_CHECK(!c.empty(), kNoToken);
   // An infinite logit takes everything; several share it.
