@@ -185,7 +185,7 @@ GenerateBench bench_generate(Context& context, const ModelBenchOptions& o, Machi
   }
   std::vector<double> rates, gbps, bytes;
   const auto run = [&] {
-    const Generated g = generate(engine, nullptr, tokens, options, 0, {}, &cache);
+    Generated g = generate(engine, nullptr, tokens, options, 0, {}, &cache);
     // All but the last token are fed again in the next round's pass over the prompt.
     const double length = static_cast<double>(tokens.size()) + kRoundTokens / 2.0;
     bytes.push_back(weight_bytes + length * static_cast<double>(KvCache::bytes_per_token(folder.config)));

@@ -144,7 +144,7 @@ MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites,
   MemoryChoice smallest;
   smallest.forecast_bytes = INT64_MAX;
   for (const int every : recompute) {
-    for (const int64_t chunk : {64, 32, 16, 8}) {
+    for (int64_t chunk = most_head_chunk_rows(folder.config.vocab_size); chunk >= 8; chunk /= 2) {
       StepOptions options = given;
       options.recompute_every = every;
       options.head_chunk_rows = chunk;

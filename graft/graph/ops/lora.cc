@@ -131,8 +131,9 @@ double flops(const Graph& g, const Node& node, const RunSizes& sizes) {
 
 // Of dA = dh^T x and, where it is wanted, dx = dh A.
 double backward_flops(const Graph& g, const Node& node, const RunSizes& sizes) {
+  const size_t num_a = (node.inputs.size() - 4) / 2;
   const double one = 2.0 * static_cast<double>(g.shape(node.inputs[0]).elements(sizes)) *
-                     static_cast<double>(g.shape(node.inputs[2 + (node.inputs.size() - 4) / 2]).columns);
+                     static_cast<double>(g.shape(node.inputs[2 + num_a]).columns);
   return one * (node.outputs.empty() ? 1 : 2);
 }
 

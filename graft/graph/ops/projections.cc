@@ -92,8 +92,9 @@ void run_dx(const Run& run, const Node& node) {
   if (before.data() != nullptr && before.data() != dx.data()) std::copy_n(before.data(), before.size(), dx.data());
   std::vector<MatmulSource<T>>& sources = lists<T>().sources;
   sources.clear();
-  for (size_t i = 1; i < node.inputs.size(); i += 2)
+  for (size_t i = 1; i < node.inputs.size(); i += 2) {
     sources.push_back({run.view<const T>(node.inputs[i]), run.operand<T>(node.inputs[i + 1])});
+  }
   matmul_nn<T>(run.context(), node.attr<Attr>().compute, sources, before.data() != nullptr, dx);
 }
 
@@ -165,9 +166,10 @@ double forward_flops(const Graph& g, const Node& node, const RunSizes& sizes) {
   for (size_t i = 0; i < attr.outputs.size(); ++i) {
     double summed = static_cast<double>(g.shape(node.inputs[kX]).columns);
     for (const int b : attr.outputs[i].b) {  // every row has one adapter
-      if (b >= 0)
+      if (b >= 0) {
         summed += static_cast<double>(g.shape(node.inputs[static_cast<size_t>(b)]).columns) /
                   static_cast<double>(attr.outputs[i].b.size());
+      }
     }
     sum += summed * static_cast<double>(g.shape(node.outputs[i]).columns);
   }
