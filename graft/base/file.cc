@@ -1,6 +1,7 @@
 #include "graft/base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -142,6 +143,18 @@ void AtomicFile::commit() {
     ::fsync(fd);
     ::close(fd);
   }
+}
+
+FolderLock::FolderLock(const std::string& folder) {
+  fd_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd_ < 0) fail_errno(folder, "open");
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+  ::close(std::exchange(fd_, -1));
+  fail_hint("wait for it to end, or choose another --out", "{}: another graft is writing to this folder", folder);
+}
+
+FolderLock::~FolderLock() {
+  if (fd_ >= 0) ::close(fd_);
 }
 
 void write_file(const std::string& path, std::string_view content) {

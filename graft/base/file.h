@@ -48,6 +48,19 @@ class AtomicFile {
   int fd_ = -1;
 };
 
+// Holds a folder for one writer: a second one, in any process, gets an Error. Nothing is left behind, whatever ends the process.
+// File systems without locks hold nothing.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int fd_ = -1;
+};
+
 void write_file(const std::string& path, std::string_view content);  // AtomicFile in one call
 
 bool path_exists(const std::string& path);

@@ -75,6 +75,7 @@ int run(int argc, char** argv) {
 int run_graft(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_DFL);  // `graft … | head` ends quietly
   std::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit is an error like a full disk
+  leave_on_signals();
   const int code = run(argc, argv);
   std::cout.flush();
   const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();

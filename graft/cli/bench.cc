@@ -240,6 +240,7 @@ void add_bench_generate(CLI::App& group) {
 void add_bench(CLI::App& app) {
   auto* group = app.add_subcommand("bench", "Measure graft on this machine, with the share of the machine's own limit");
   group->require_subcommand(1);
+  group->footer("Example:\n  graft bench machine --threads 1");
   add_machine(*group);
   add_gemm(*group, "gemm", "Matrix products of model shapes", false);
   add_gemm(*group, "lora", "The thin products of LoRA", true);

@@ -2,6 +2,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -23,6 +24,22 @@ constexpr const char* kHelp =
     "  /adapter load NAME PATH, /adapter use NAME, /adapter off, /adapter remove NAME\n"
     "  /quit                 leave (as Ctrl-D)\n"
     "  Ctrl-C stops an answer or drops the line. A line that ends in \\ goes on in the next.\n";
+
+std::atomic<bool> answering = false, leaving = false;
+
+// On a terminal, Ctrl-C stops an answer or drops the line. SIGTERM, and Ctrl-C while waiting for another program's text, end the dialogue;
+// libedit must give the terminal back first.
+void handle_signals() {
+  static bool terminal = false;
+  terminal = stdout_is_terminal();
+  const auto handler = [](int number) {
+    if (number == SIGTERM && leaving.exchange(true)) ::_exit(130);
+    if (!terminal && !answering.load()) ::_exit(130);
+    stop_requested = true;
+  };
+  std::signal(SIGINT, handler);
+  std::signal(SIGTERM, handler);
+}
 
 // The next character typed, as libedit wants it: a code point, or EOF. Ctrl-C ends the wait (libedit alone would go on reading, with the
 // terminal no longer in its mode).
@@ -83,10 +100,11 @@ class Dialogue {
     for (bool more = true; more;) {
       std::string line;
       if (terminal) {
-        stop_requested = false;
+        stop_requested = leaving.load();
         char* read = ::readline(text.empty() ? "> " : "… ");
         if (read == nullptr) {
           fmt::print("\n");
+          if (leaving.load()) throw Interrupted("interrupted");
           if (!stop_requested.load()) return std::nullopt;
           text.clear();  // Ctrl-C drops what was typed
           continue;
@@ -125,7 +143,8 @@ class Dialogue {
       size_t shared = 0;
       while (shared < cached_.size() && shared + 1 < prompt.size() && cached_[shared] == prompt[shared]) ++shared;
       cache_->set_length(static_cast<int64_t>(std::min<size_t>(shared, static_cast<size_t>(cache_->length()))));
-      stop_requested = false;
+      stop_requested = leaving.load();
+      answering = true;
       const Generated g = generate(
           session_.engine(), &session_.tokenizer(), prompt, flags_.options, turn_++,
           [](std::string_view piece) {
@@ -154,6 +173,8 @@ class Dialogue {
       cached_.clear();
       if (cache_) cache_->set_length(0);
     }
+    answering = false;
+    if (leaving.load()) throw Interrupted("interrupted");
     stop_requested = false;
   }
 
@@ -161,6 +182,7 @@ class Dialogue {
     std::string verb, name, path;
     words >> verb >> name;
     std::getline(words >> std::ws, path);
+    const bool raw_before = session_.raw();
     if (verb.empty()) {
       if (session_.adapter_names().empty()) fmt::print("no adapter is loaded\n");
       for (const std::string& loaded : session_.adapter_names()) {
@@ -181,7 +203,12 @@ class Dialogue {
       fmt::print(stderr, "error: /adapter takes: load NAME PATH, use NAME, off, remove NAME\n");
       return;
     }
-    // Keys and values depend on the adapter: the dialogue stays, what was computed goes.
+    // Keys and values depend on the adapter: the dialogue stays, what was computed goes. With a change between template and raw text it starts anew.
+    if (session_.raw() != raw_before) {
+      reset();
+      fmt::print(stderr, "{}: the dialogue starts anew\n",
+                 session_.raw() ? "raw text from here on" : "the chat template from here on");
+    }
     cached_.clear();
     if (cache_) cache_->set_length(0);
     fmt::print("{}\n", session_.active_adapter() ? "active: " + *session_.active_adapter() : "the base model");
@@ -231,8 +258,7 @@ void add_chat(CLI::App& app) {
   command->callback([flags] {
     Runtime runtime(flags->common);
     Session session = open_session(runtime, *flags);
-    // Ctrl-C stops an answer; at the prompt it drops the line.
-    std::signal(SIGINT, [](int) { stop_requested = true; });
+    handle_signals();
     rl_catch_signals = 0;
     rl_getc_function = read_key;
     Dialogue(*flags, session).run();

@@ -14,6 +14,13 @@ std::atomic<bool> stop_requested = false;
 
 namespace {
 
+// Nothing is being made: the process may end where it stands.
+void leave_at_once(int) {
+  constexpr char kText[] = "interrupted\n";
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kText, sizeof kText - 1);
+  ::_exit(130);
+}
+
 void on_signal(int number) {
   if (stop_requested.exchange(true)) {
     std::signal(number, SIG_DFL);
@@ -58,6 +65,15 @@ std::string compute_name(Compute compute) { return compute == Compute::kBF16 ? "
 void install_signal_handlers() {
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
+}
+
+void leave_on_signals() {
+  std::signal(SIGINT, leave_at_once);
+  std::signal(SIGTERM, leave_at_once);
+}
+
+void throw_if_stopped() {
+  if (stop_requested.load()) throw Interrupted("interrupted");
 }
 
 bool stderr_is_terminal() { return ::isatty(STDERR_FILENO) != 0; }

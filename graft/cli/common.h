@@ -54,9 +54,12 @@ class Runtime {
 Compute resolve_compute(const std::string& dtype);
 std::string compute_name(Compute compute);  // "f32", "bf16"
 
-// Set by SIGINT and SIGTERM once install_signal_handlers was called; a second signal ends the process at once.
+// SIGINT and SIGTERM end the process with 130. So it is from the start on; right for whatever makes nothing that would be left half done.
+void leave_on_signals();
+// From here on they set stop_requested, for a command that saves or removes what it made; a second one ends the process at once.
 extern std::atomic<bool> stop_requested;
 void install_signal_handlers();
+void throw_if_stopped();  // Interrupted
 
 bool stderr_is_terminal();
 bool stdout_is_terminal();

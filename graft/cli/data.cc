@@ -6,6 +6,7 @@ namespace graft {
 void add_data(CLI::App& app) {
   auto* group = app.add_subcommand("data", "Look at training data");
   group->require_subcommand(1);
+  group->footer("Example:\n  graft data check train.jsonl --model Qwen2.5-0.5B-Instruct --show 3");
   auto* command =
       group->add_subcommand("check", "Say what a data file holds, what is wrong with it, and what would be trained");
   struct Flags {
@@ -16,6 +17,7 @@ void add_data(CLI::App& app) {
     int exit_code = 0;
   };
   auto flags = std::make_shared<Flags>();
+  flags->settings.too_long = "report";
   command->add_option("data", flags->data, ".jsonl, .json, .txt, folder or pre-tokenised .safetensors")
       ->required()
       ->type_name("DATA");
@@ -26,9 +28,10 @@ void add_data(CLI::App& app) {
       ->add_option("--max-length", flags->settings.max_length, "Longest row in tokens (default: the model's maximum)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
       ->type_name("N");
-  command->add_option("--too-long", flags->settings.too_long, "What happens to rows beyond it")
-      ->check(CLI::IsMember({"error", "truncate", "drop"}))
-      ->capture_default_str();
+  command
+      ->add_option("--too-long", flags->settings.too_long,
+                   "As for train: error makes rows beyond it faults (default: they are warned about)")
+      ->check(CLI::IsMember({"error", "truncate", "drop"}));
   command->add_option("--loss-on", flags->settings.loss_on, "Tokens to train")
       ->check(CLI::IsMember({"auto", "completion", "assistant", "last", "all"}))
       ->capture_default_str();

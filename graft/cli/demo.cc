@@ -108,7 +108,6 @@ void run_demo(const DemoFlags& flags) {
   const auto begin = std::chrono::steady_clock::now();
   const std::string demo = find_demo(), model = demo + "/model";
   Runtime runtime(flags.common);
-  install_signal_handlers();
   const std::vector<Question> questions = read_questions(demo + "/test.jsonl");
   const bool text = !flags.common.json;
   if (text) fmt::print("1. The base model, asked {} questions it was not trained for\n", questions.size());
@@ -141,8 +140,10 @@ void run_demo(const DemoFlags& flags) {
       if (p.metrics.step % 50 == 0 || p.metrics.step == 1) fmt::print(stderr, "  {}\n", progress_line(p));
     };
   }
+  install_signal_handlers();
   const TrainResult trained = trainer.run(events);
   if (trained.interrupted) throw Interrupted(trained.message);
+  leave_on_signals();  // asking makes nothing
   if (text) {
     fmt::print("  {} updates in {}, {} tokens/s, peak memory {} (forecast {})\n", trained.steps,
                duration_text(trained.seconds), count_text(static_cast<int64_t>(trained.tokens_per_second)),
@@ -159,7 +160,10 @@ void run_demo(const DemoFlags& flags) {
   merge_config.out = flags.out + "/merged";
   merge_config.dtype = "f32";
   merge_config.overwrite = true;
+  merge_config.progress = throw_if_stopped;
+  install_signal_handlers();
   merge(runtime.context(), merge_config);
+  leave_on_signals();
   const Answers merged = ask(runtime.context(), merge_config.out, "", questions);
   int64_t equal = 0;
   for (size_t i = 0; i < questions.size(); ++i) equal += merged.ids[i] == after.ids[i] ? 1 : 0;

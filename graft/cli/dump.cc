@@ -25,6 +25,7 @@ void add_dump(CLI::App& app) {
       ->add_option("--want", flags->want,
                    "What to write: logits,hidden,nll,loss,grads, or sampling (the input holds logits and history)")
       ->delimiter(',')
+      ->check(CLI::IsMember(std::vector<std::string>(dump_wants().begin(), dump_wants().end())))
       ->type_name("LIST");
   command->add_option("--method", flags->config.method, "Whose gradients: lora (default with an adapter) or full")
       ->check(CLI::IsMember({"lora", "full"}));
@@ -39,6 +40,7 @@ void add_dump(CLI::App& app) {
     flags->config.want = {flags->want.begin(), flags->want.end()};
     apply_logit_bias(flags->logit_bias, flags->config.sampling);
     flags->config.compute = resolve_compute(flags->common.dtype);
+    flags->config.before_write = install_signal_handlers;
     dump(runtime.context(), flags->config);
   });
 }

@@ -81,10 +81,10 @@ void run_generate(CommandFlags& f) {
     throw UsageError("give one of --prompt TEXT and --file PROMPTS.jsonl");
   }
   Runtime runtime(f.common);
-  install_signal_handlers();
   f.options.use_cache = !f.no_cache;
   f.options.logprobs = f.logprobs;
   Session session = open_session(runtime, f);
+  install_signal_handlers();
   const bool streamed = f.stream && !f.common.json;
   const TextCallback on_text = [&](std::string_view piece) {
     if (streamed) {

@@ -29,6 +29,8 @@ void add_init(CLI::App& app) {
   command->callback([flags] {
     Runtime runtime(flags->common);
     flags->config.seed = flags->common.seed;
+    flags->config.progress = throw_if_stopped;
+    install_signal_handlers();
     const int64_t parameters = init_model(runtime.context(), flags->config);
     if (flags->common.json) {
       fmt::print("{}\n", Json{{"parameters", parameters}, {"out", flags->config.out}}.dump());

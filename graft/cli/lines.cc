@@ -6,6 +6,7 @@
 
 #include "graft/base/error.h"
 #include "graft/base/file.h"
+#include "graft/cli/common.h"
 
 namespace graft {
 
@@ -37,7 +38,10 @@ std::vector<ParsedLine> read_lines(const std::string& path) {
 
 void answer_lines(const std::string& path, const std::function<Json(const Json& line, int64_t index)>& answer) {
   int64_t index = 0;
-  for (const ParsedLine& line : read_lines(path)) {
+  const std::vector<ParsedLine> lines = read_lines(path);
+  install_signal_handlers();  // answers given so far are written to their end
+  for (const ParsedLine& line : lines) {
+    throw_if_stopped();
     Json out;
     try {
       if (!line.error.empty()) throw Error(line.error);

@@ -49,6 +49,9 @@ void add_merge(CLI::App& app) {
   command->add_option("--threads", flags->common.threads, "Threads (default: the cores this process may use)")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
+  command->add_option("--seed", flags->common.seed, "Nothing in a merge is random; as for every command")
+      ->group("")
+      ->type_name("N");
   command->add_flag("--quiet", flags->common.quiet, "Print errors only");
   command->add_flag("--verbose", flags->common.verbose, "Print what is decided along the way");
   command->add_flag("--json", flags->common.json, "Print JSON on standard output and nothing else");
@@ -60,9 +63,12 @@ void add_merge(CLI::App& app) {
     for (const std::string& text : flags->adapters) flags->config.adapters.push_back(parse_adapter(text));
     try {
       flags->config.shard_bytes = static_cast<uint64_t>(parse_bytes(flags->shard_size));
+      GRAFT_CHECK(flags->config.shard_bytes > 0, "is 0, expected more");
     } catch (const Error& e) {
       throw UsageError(fmt::format("--shard-size: {}", e.what()));
     }
+    flags->config.progress = throw_if_stopped;
+    install_signal_handlers();
     const MergeReport report = merge(runtime.context(), flags->config);
     if (flags->common.json) {
       fmt::print("{}\n", Json{{"merged", report.num_merged},

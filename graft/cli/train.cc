@@ -108,7 +108,6 @@ void run_train(TrainConfig& config) {
   common.threads = static_cast<int>(config.threads);
   common.quiet = config.quiet, common.verbose = config.verbose;
   Runtime runtime(common);
-  install_signal_handlers();
   Trainer trainer(runtime.context(), config);
   const bool quiet = config.quiet;
   if (config.dry_run) {
@@ -140,6 +139,7 @@ void run_train(TrainConfig& config) {
     };
     events.note = [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
   }
+  install_signal_handlers();
   const TrainResult result = trainer.run(events);
   if (config.json) fmt::print("{}\n", result_json(result).dump());
   if (result.interrupted) throw Interrupted(result.message);

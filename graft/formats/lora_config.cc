@@ -384,7 +384,8 @@ std::vector<LoraTarget> resolve_targets(const LoraConfig& config, std::span<cons
     faults.add("target_modules {} matches no module{}; {}", printable(pattern_json(config.target_modules).dump()),
                config.exclude_modules.empty() ? "" : " that is not excluded", suggestion("", modules));
   }
-  faults.throw_if_any(where, "run `graft inspect` on the model to see its modules");
+  faults.throw_if_any(
+      where, "correct names and ranks as said above; `graft inspect` on the model shows its modules and their sizes");
   return targets;
 }
 

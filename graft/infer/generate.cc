@@ -147,6 +147,15 @@ struct Answer {
   }
 };
 
+void check_options(const GenerateOptions& options, const Engine& engine) {
+  options.sampling.validate();
+  const int64_t vocab = engine.model().config().vocab_size;
+  for (const auto& [id, bias] : options.sampling.logit_bias) {
+    GRAFT_CHECK_HINT(id >= 0 && id < vocab, "graft tokenize shows the ids of a text",
+                     "logit_bias names token {}, expected 0 to {}", id, vocab - 1);
+  }
+}
+
 void check_prompt(std::span<const int32_t> prompt, const Engine& engine) {
   GRAFT_CHECK_HINT(!prompt.empty(), "give at least one token", "the prompt is empty");
   const int64_t vocab = engine.model().config().vocab_size;
@@ -160,7 +169,7 @@ void check_prompt(std::span<const int32_t> prompt, const Engine& engine) {
 Generated generate(Engine& engine, const Tokenizer* tokenizer, std::span<const int32_t> prompt,
                    const GenerateOptions& options, uint64_t line, const TextCallback& on_text, KvCache* cache) {
   check_prompt(prompt, engine);
-  options.sampling.validate();
+  check_options(options, engine);
   Answer answer(tokenizer, prompt, options, line);
   if (options.max_tokens <= 0) {
     answer.finish("length");
@@ -195,7 +204,7 @@ Generated generate(Engine& engine, const Tokenizer* tokenizer, std::span<const i
 std::vector<Generated> generate_batch(Engine& engine, const Tokenizer* tokenizer,
                                       const std::vector<std::vector<int32_t>>& prompts,
                                       const GenerateOptions& options) {
-  options.sampling.validate();
+  check_options(options, engine);
   std::vector<Generated> results(prompts.size());
   const int64_t limit = engine.options().max_length;
   std::vector<std::pair<size_t, std::unique_ptr<Answer>>> active;

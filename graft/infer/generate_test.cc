@@ -247,6 +247,15 @@ TEST_F(Generate, BadPromptsAreErrors) {
   EXPECT_THROW(generate(e, &tokenizer_, negative, sampled(5)), Error);
 }
 
+TEST_F(Generate, ABiasOfATokenThatIsNotThereIsAnError) {
+  Engine engine = this->engine();
+  GenerateOptions options;
+  options.sampling.logit_bias = {{static_cast<int32_t>(model_.config().vocab_size), 1.0}};
+  const std::vector<int32_t> prompt = {1};
+  EXPECT_THROW(generate(engine, nullptr, prompt, options), Error);
+  EXPECT_THROW(generate_batch(engine, nullptr, {prompt}, options), Error);
+}
+
 TEST_F(Generate, AdaptersAreExchanged) {
   const AdapterWeights one = random_adapter(workers_.context, model_, lora_config(4, "q_proj,down_proj"), 7);
   const AdapterWeights two = random_adapter(workers_.context, model_, lora_config(4, "q_proj,down_proj"), 8);

@@ -40,7 +40,7 @@ class Session {
   // A dialogue, ending with the opening of the assistant's answer.
   std::vector<int32_t> encode_messages(const Json& messages, const Json& tools = {}) const;
 
-  // Adapters by name (spec lora.md 9): loading does not activate. Errors: a name that exists, one that is unknown.
+  // Adapters by name (spec lora.md 9): loading does not activate. raw() and the template's arguments follow the active one. Errors: a name that exists, one that is unknown.
   void load_adapter(const std::string& name, const std::string& path);
   void unload_adapter(const std::string& name);  // deactivates first
   void activate_adapter(const std::string& name);
@@ -54,10 +54,17 @@ class Session {
   Model model_;
   Tokenizer tokenizer_;
   std::optional<ChatFormat> chat_;
+  // What an adapter was trained on decides how it is asked, unless the options do.
+  void follow(const std::optional<AdapterRecord>& record);
+
+  SessionOptions options_;
   std::map<std::string, AdapterWeights> adapters_;
+  std::map<std::string, std::optional<AdapterRecord>> records_;
   std::optional<std::string> active_;
   std::unique_ptr<Engine> engine_;
   bool raw_ = false;
+  std::vector<std::string> own_args_;  // template arguments of the adapter in force
+  bool args_set_ = false;
 };
 
 }  // namespace graft

@@ -124,10 +124,24 @@ TEST_F(SessionTest, TheAdapterRemembersHowItWasAsked) {
     Session s(workers_.context, options_);
     EXPECT_EQ(s.encode_prompt("hi", ""), s.tokenizer().encode_ids("<user>hi!"));
   }
+  {
+    // So does one that is loaded later, while it is active.
+    SessionOptions without = options_;
+    without.adapter.clear();
+    Session s(workers_.context, without);
+    s.load_adapter("late", dir_ / "a");
+    EXPECT_EQ(s.encode_prompt("hi", ""), s.tokenizer().encode_ids("<user>hi"));
+    s.activate_adapter("late");
+    EXPECT_EQ(s.encode_prompt("hi", ""), s.tokenizer().encode_ids("<user>hi!"));
+    s.deactivate_adapter();
+    EXPECT_EQ(s.encode_prompt("hi", ""), s.tokenizer().encode_ids("<user>hi"));
+  }
   write_adapter_record(dir_ / "a", {false, {}});
   {
     Session s(workers_.context, options_);
     EXPECT_TRUE(s.raw());
+    s.deactivate_adapter();
+    EXPECT_FALSE(s.raw());
   }
   options_.raw = false;  // what is asked for wins
   Session s(workers_.context, options_);

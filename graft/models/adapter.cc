@@ -212,7 +212,13 @@ void AdapterWeights::save(const std::string& folder, const std::map<std::string,
 }
 
 void AdapterWeights::bind(Plan& plan, const DecoderGraph& graph, size_t slot) const {
-  for (const auto& [name, value] : graph.adapter_parameters.at(slot)) plan.bind(value, tensors.at(name).data.data());
+  // Both in the order of names: switching adapters is a walk over pointers, not hundreds of searches.
+  auto tensor = tensors.begin();
+  for (const auto& [name, value] : graph.adapter_parameters.at(slot)) {
+    while (tensor != tensors.end() && tensor->first != name) ++tensor;
+    GRAFT_CHECK(tensor != tensors.end(), "the adapter has no tensor '{}'", name);
+    plan.bind(value, tensor->second.data.data());
+  }
 }
 
 int64_t AdapterWeights::num_parameters() const {

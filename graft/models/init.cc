@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 #include "graft/base/error.h"
 #include "graft/base/file.h"
+#include "graft/formats/checkpoint.h"
 #include "graft/formats/model_folder.h"
 #include "graft/kernels/random_fill.h"
 #include "graft/models/decoder.h"
@@ -34,18 +36,27 @@ std::vector<float> draw(Context& context, const ExpectedTensor& tensor, const Mo
 int64_t init_model(Context& context, const InitConfig& options) {
   const std::string path = is_directory(options.config) ? options.config + "/config.json" : options.config;
   const ModelConfig config = parse_model_config(read_json(path, {}, size_t{16} << 20), path, supported_model_types());
-  GRAFT_CHECK_HINT(!path_exists(options.out) || (is_directory(options.out) && std::filesystem::is_empty(options.out)) ||
-                       options.overwrite,
-                   "use --overwrite, or another --out", "{}: is not empty", options.out);
-  std::filesystem::create_directories(options.out);
+  const bool there = path_exists(options.out);
+  GRAFT_CHECK_HINT(!there || is_directory(options.out), "choose another --out", "{}: is a file, expected a folder",
+                   options.out);
+  std::error_code error;
+  const bool empty = there && std::filesystem::is_empty(options.out, error);
+  GRAFT_CHECK_HINT(!error, "check the permissions of the folder", "{}: cannot be read: {}", options.out,
+                   error.message());
+  GRAFT_CHECK_HINT(!there || empty || options.overwrite, "use --overwrite, or another --out", "{}: is not empty",
+                   options.out);
+  std::optional<AtomicFolder> made;  // a new folder appears whole
+  if (!there) made.emplace(options.out);
+  const std::string out = made ? made->path() : options.out;
   const DType dtype = config.torch_dtype.value_or(DType::kF32);
   const std::vector<ExpectedTensor> expected = family_of(config).tensors(config);
   std::vector<TensorToWrite> tensors;
   for (const ExpectedTensor& t : expected) tensors.push_back({t.name, dtype, t.shape, {}});
-  ModelWriter writer(options.out, tensors);
+  ModelWriter writer(out, tensors);
   int64_t parameters = 0;
   std::vector<std::byte> bytes;
   for (const TensorInfo& info : writer.tensors()) {
+    if (options.progress) options.progress();
     const auto it =
         std::find_if(expected.begin(), expected.end(), [&](const ExpectedTensor& t) { return t.name == info.name; });
     const std::vector<float> values = draw(context, *it, config, options);
@@ -55,10 +66,11 @@ int64_t init_model(Context& context, const InitConfig& options) {
     parameters += static_cast<int64_t>(values.size());
   }
   writer.commit();
-  if (!options.tokenizer.empty()) copy_side_files(options.tokenizer, options.out);
+  if (!options.tokenizer.empty()) copy_side_files(options.tokenizer, out);
   Json raw = config.raw;
   if (!raw.contains("torch_dtype") && !raw.contains("dtype")) raw = config_with_dtype(raw, dtype);
-  write_file(options.out + "/config.json", raw.dump(2) + "\n");
+  write_file(out + "/config.json", raw.dump(2) + "\n");
+  if (made) made->commit();
   return parameters;
 }
 

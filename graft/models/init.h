@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "graft/kernels/context.h"
@@ -14,6 +15,7 @@ struct InitConfig {
   std::string init;       // range: N(0, initializer_range^2); fan_in: N(0, 2 / in); empty: range
   uint64_t seed = 0;
   bool overwrite = false;
+  std::function<void()> progress = {};  // called between tensors; what it throws ends it
 };
 
 // A model folder with random weights, stored in the config's torch_dtype or dtype (else f32): matrices normal, norms 1, biases 0. Element i of a tensor

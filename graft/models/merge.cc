@@ -178,6 +178,7 @@ class Merger {
     for (const auto& [name, m] : tensors_) list.push_back({name, dtype_of(m), folder_.tensors.at(m.source).shape, {}});
     ModelWriter writer(out, list, config_.shard_bytes);
     for (const TensorInfo& info : writer.tensors()) {
+      if (config_.progress) config_.progress();
       Merged& m = tensors_.at(info.name);
       const TensorInfo& base = folder_.tensors.at(m.source);
       if (m.parts.empty() && m.saved == nullptr && base.dtype == info.dtype) {
@@ -209,6 +210,7 @@ class Merger {
     std::vector<std::byte> bytes;
     for (int64_t first = 0; first < rows; first += block) {
       const int64_t count = std::min(block, rows - first);
+      if (config_.progress) config_.progress();
       const auto size = static_cast<size_t>(count * columns);
       if (m.saved != nullptr) {
         w.assign(m.saved->values.data() + first * columns, m.saved->values.data() + first * columns + size);

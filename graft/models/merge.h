@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,7 @@ struct MergeConfig {
   std::string dtype = "keep";  // keep | f32 | bf16 | f16
   uint64_t shard_bytes = uint64_t{5} << 30;
   bool overwrite = false;
+  std::function<void()> progress = {};  // called between blocks of rows; what it throws ends the merge, nothing is left
 };
 
 struct MergeReport {

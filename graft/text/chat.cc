@@ -197,15 +197,17 @@ ChatFormat ChatFormat::load(const std::string& folder) {
 
 void ChatFormat::set_template_args(const std::vector<std::string>& args) {
   std::string faults;
+  Json set = Json::object();  // instead of those set before
   for (const std::string& text : args) {
     try {
       auto [name, value] = parse_template_arg(text);
-      args_[name] = std::move(value);
+      set[name] = std::move(value);
     } catch (const Error& e) {
       faults += (faults.empty() ? "" : "\n") + std::string(e.what());
     }
   }
   if (!faults.empty()) throw Error(faults);
+  args_ = std::move(set);
 }
 
 bool ChatFormat::reads_clock() const { return default_.reads_clock() || (tool_use_ && tool_use_->reads_clock()); }

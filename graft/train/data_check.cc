@@ -1,12 +1,16 @@
 #include "graft/train/data_check.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <optional>
 #include <unordered_map>
 
 #include "graft/base/error.h"
+#include "graft/base/file.h"
 #include "graft/base/log.h"
+#include "graft/formats/model_config.h"
 #include "graft/train/metrics.h"
 
 namespace graft {
@@ -81,8 +85,8 @@ void set_lengths(std::vector<int64_t> lengths, FileCheck* file) {
   file->longest = lengths.back();
 }
 
-void check_rows(const std::string& path, const RowEncoder& encoder, int64_t num_shown, ThreadPool& pool,
-                DataCheck* check) {
+void check_rows(const std::string& path, const RowEncoder& encoder, bool too_long_fails, int64_t num_shown,
+                ThreadPool& pool, DataCheck* check) {
   FileCheck& file = check->files.emplace_back();
   file.path = path;
   DataRows rows;
@@ -102,38 +106,63 @@ void check_rows(const std::string& path, const RowEncoder& encoder, int64_t num_
   file.num_untrained = encoded.num_untrained;
   file.num_ending = encoded.num_ending;
   set_lengths(encoded.lengths, &file);
-  // Whether such a row stops a run is up to --too-long, which a check is not told. Where not a single row fits, the limit
-  // is at fault and not the rows: the text says so once.
-  if (encoded.num_too_long < encoded.num_rows) {
+  // Whether such a row stops a run is up to --too-long: a fault where it is said to be an error, else a warning. Where not a single row fits, the
+  // limit is at fault and not the rows: that is said once.
+  const bool all = encoded.num_too_long == encoded.num_rows && encoded.num_rows > 1;
+  const char* const hint = "train with a larger --max-length, or --too-long truncate or drop";
+  if (!all) {
     for (auto& [i, what] : encoded.too_long_rows) {
-      encoded.faults.add({rows.where(rows.rows[static_cast<size_t>(i)]), std::move(what),
-                          "train with a larger --max-length, or --too-long truncate or drop", /*fatal=*/false});
+      encoded.faults.add({rows.where(rows.rows[static_cast<size_t>(i)]), std::move(what), hint, too_long_fails});
     }
+  } else if (too_long_fails) {
+    encoded.faults.add(
+        {path,
+         fmt::format("all {} are longer than {} tokens", rows_text(encoded.num_rows), encoder.settings().max_length),
+         hint});
   }
   log_data_warnings(encoded, path, encoder.settings());
   if (check->files.size() == 1) {
     check->chat = encoded.chat;
     for (int64_t i = 0; i < std::min(num_shown, encoded.data.size()); ++i) {
-      check->shown.push_back(show_row(encoded.data, i, encoder.tokenizer()));
+      check->shown.push_back(show_row(encoded.data, i, &encoder.tokenizer()));
     }
   }
   append(&check->faults, std::move(encoded.faults));
 }
 
-void check_pretokenised(const std::string& path, const RowEncoder& encoder, int64_t num_shown, DataCheck* check) {
+// Needs no tokenizer; with one, rows are shown as text.
+void check_pretokenised(const std::string& path, const std::string& model, const EncodeSettings& settings,
+                        int64_t num_shown, DataCheck* check) {
   FileCheck& file = check->files.emplace_back();
   file.path = path;
   file.format = "pre-tokenised";
+  std::optional<Tokenizer> tokenizer;
+  if (path_exists(model + "/tokenizer.json")) tokenizer = Tokenizer::load(model);
+  GRAFT_CHECK_HINT(tokenizer || path_exists(model + "/config.json"), "give a Hugging Face model folder",
+                   "{}: there is neither config.json nor tokenizer.json", model);
+  int64_t vocab_size = tokenizer ? tokenizer->vocab_size() : 0;
+  check->max_length = settings.max_length;
+  if (path_exists(model + "/config.json")) {
+    const ModelConfig config = load_model_config(model);
+    vocab_size = config.vocab_size;
+    if (check->max_length == 0) check->max_length = config.max_position_embeddings;
+  }
   try {
-    const Dataset data = read_pretokenised(path, encoder.tokenizer().vocab_size(), -100);
+    const Dataset data = read_pretokenised(path, vocab_size, -100);
     file.num_rows = data.size();
     file.num_tokens = data.num_tokens();
     file.num_trained_tokens = data.num_trained_tokens();
     std::vector<int64_t> lengths;
     for (int64_t i = 0; i < data.size(); ++i) lengths.push_back(data.length(i));
+    if (check->max_length > 0 && data.longest() > check->max_length) {
+      file.num_too_long =
+          std::count_if(lengths.begin(), lengths.end(), [&](int64_t n) { return n > check->max_length; });
+      check->faults.add({path, fmt::format("{} longer than {} tokens", rows_text(file.num_too_long), check->max_length),
+                         "cut them where they are made, or train with a larger --max-length"});
+    }
     set_lengths(lengths, &file);
     for (int64_t i = 0; i < std::min(num_shown, data.size()); ++i) {
-      check->shown.push_back(show_row(data, i, encoder.tokenizer()));
+      check->shown.push_back(show_row(data, i, tokenizer ? &*tokenizer : nullptr));
     }
   } catch (const Error& error) {
     check->faults.add({path, error.what(), error.hint()});
@@ -146,7 +175,7 @@ std::string share(int64_t part, int64_t whole) {
 
 }  // namespace
 
-ShownRow show_row(const Dataset& data, int64_t i, const Tokenizer& tokenizer) {
+ShownRow show_row(const Dataset& data, int64_t i, const Tokenizer* tokenizer) {
   ShownRow row;
   row.where = data.where(i);
   const Example e = data.example(i);
@@ -156,8 +185,10 @@ ShownRow show_row(const Dataset& data, int64_t i, const Tokenizer& tokenizer) {
   for (size_t begin = 0; begin < size;) {
     size_t end = begin + 1;
     while (end < size && e.trains(end) == e.trains(begin)) ++end;
-    row.pieces.emplace_back(e.trains(begin), tokenizer.decode({e.ids.begin() + static_cast<int64_t>(begin),
-                                                               e.ids.begin() + static_cast<int64_t>(end)}));
+    const std::vector<int32_t> ids(e.ids.begin() + static_cast<int64_t>(begin),
+                                   e.ids.begin() + static_cast<int64_t>(end));
+    row.pieces.emplace_back(e.trains(begin),
+                            tokenizer != nullptr ? tokenizer->decode(ids) : fmt::format(" {} ", fmt::join(ids, " ")));
     begin = end;
   }
   if (size < e.ids.size()) {
@@ -267,18 +298,24 @@ std::string DataCheck::text(bool color) const {
 DataCheck check_data(const std::string& data, const std::string& model, const EncodeSettings& settings,
                      int64_t num_shown, ThreadPool& pool) {
   const DataPaths paths = find_data(data);
-  EncodeSettings as_told = settings;
-  as_told.too_long = "report";
-  const RowEncoder encoder(model, as_told);
   DataCheck check;
-  check.max_length = encoder.settings().max_length;
-  if (encoder.end_token()) check.end_token = encoder.tokenizer().id_to_token(*encoder.end_token()).value_or("");
+  std::optional<RowEncoder> encoder;  // made where rows ask for it
+  const auto rows = [&](const std::string& path, int64_t shown) {
+    if (!encoder) {
+      EncodeSettings as_told = settings;
+      if (as_told.too_long == "error") as_told.too_long = "report";
+      encoder.emplace(model, as_told);
+      check.max_length = encoder->settings().max_length;
+      if (encoder->end_token()) check.end_token = encoder->tokenizer().id_to_token(*encoder->end_token()).value_or("");
+    }
+    check_rows(path, *encoder, settings.too_long == "error", shown, pool, &check);
+  };
   if (paths.pretokenised) {
-    check_pretokenised(paths.train, encoder, num_shown, &check);
+    check_pretokenised(paths.train, model, settings, num_shown, &check);
   } else {
-    check_rows(paths.train, encoder, num_shown, pool, &check);
+    rows(paths.train, num_shown);
   }
-  if (!paths.valid.empty()) check_rows(paths.valid, encoder, 0, pool, &check);
+  if (!paths.valid.empty()) rows(paths.valid, 0);
   return check;
 }
 

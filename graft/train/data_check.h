@@ -17,7 +17,7 @@ struct ShownRow {
   int64_t num_tokens = 0, num_trained = 0;
   std::vector<std::pair<bool, std::string>> pieces;  // trained?, text
 };
-ShownRow show_row(const Dataset& data, int64_t i, const Tokenizer& tokenizer);
+ShownRow show_row(const Dataset& data, int64_t i, const Tokenizer* tokenizer);  // null: ids instead of text
 // "train.jsonl:1 (58 tokens, 12 trained)" and the text under it, the trained part between ⟦ and ⟧, in colour too if wanted.
 std::string shown_row_text(const ShownRow& row, bool color);
 
@@ -44,7 +44,8 @@ struct DataCheck {
   std::string text(bool color) const;
 };
 
-// Reads and encodes all of DATA as `graft train` would. What is wrong with the data becomes faults; Error only for what is
+// Reads and encodes all of DATA as `graft train` would. Rows beyond max_length: settings.too_long "error" makes them faults, "report" warnings,
+// "truncate" and "drop" what train makes of them. Pre-tokenised data needs no tokenizer (rows are shown as ids then). What is wrong with the data becomes faults; Error only for what is
 // wrong with the model folder or where no data can be found. Warnings go to the log too.
 DataCheck check_data(const std::string& data, const std::string& model, const EncodeSettings& settings,
                      int64_t num_shown, ThreadPool& pool);

@@ -4,6 +4,7 @@
 
 #include "graft/base/error.h"
 #include "graft/base/file.h"
+#include "graft/formats/safetensors.h"
 #include "tests/support/bad_case.h"
 
 namespace graft {
@@ -21,8 +22,9 @@ TEST(DataCheck, HostileData) {
       const std::string bad = test::fixtures() + "/data/bad/";
       const std::string data =
           c.raw.contains("argument") ? bad + c.raw["argument"].get<std::string>() : folder + "/" + c.files.at(0);
-      const DataCheck check = check_data(data, bad + c.raw["model"].get<std::string>(),
-                                         {.max_length = c.raw.value("max_length", int64_t{0})}, 1, pool);
+      const DataCheck check =
+          check_data(data, bad + c.raw["model"].get<std::string>(),
+                     {.too_long = "report", .max_length = c.raw.value("max_length", int64_t{0})}, 1, pool);
       check.text(false);
       check.faults.throw_if_fatal(data);
       if (c.raw.contains("expect") && c.raw["expect"].contains("rows")) {
@@ -97,12 +99,33 @@ TEST(DataCheck, RowsBeyondTheLimitAreNamed) {
   };
   test::CapturedLog log;
   const DataCheck one = check(4);
-  EXPECT_TRUE(one.passes());
+  EXPECT_FALSE(one.passes());  // training would stop
   EXPECT_EQ(one.to_json()["too_long"], 1);
-  EXPECT_NE(log.text().find("d.jsonl:2: the row has "), std::string::npos) << log.text();
-  EXPECT_EQ(check(1000).faults.num_warnings, 0);
+  EXPECT_NE(one.text(false).find("d.jsonl:2: the row has "), std::string::npos) << one.text(false);
+  EXPECT_TRUE(check(1000).passes());
+  for (const char* how : {"truncate", "drop"}) {  // and not stop
+    EXPECT_TRUE(check_data(folder / "d.jsonl", kModel, {.too_long = how, .max_length = 4}, 0, pool).passes());
+  }
   const DataCheck all = check(1);
+  EXPECT_EQ(all.faults.num_fatal, 1);  // the limit's fault, not each row's
   EXPECT_NE(all.text(false).find("too long    all rows"), std::string::npos) << all.text(false);
+}
+
+TEST(DataCheck, PretokenisedRowsNeedNoTokenizer) {
+  const test::TempDir folder;
+  write_file(folder / "config.json", read_file("tests/data/tiny/config.json"));
+  SafetensorsWriter writer(folder / "d.safetensors",
+                           {{"input_ids", DType::kI64, {1, 2, 4}, {}}, {"labels", DType::kI64, {1, 2, 4}, {}}});
+  const std::vector<int64_t> ids = {1, 2, 3, 4, 5, 6, 7, 8}, labels = {-100, 2, 3, -100, 5, 6, 7, 8};
+  writer.write("input_ids", std::as_bytes(std::span(ids)));
+  writer.write("labels", std::as_bytes(std::span(labels)));
+  writer.commit();
+  ThreadPool pool(1);
+  const DataCheck check = check_data(folder / "d.safetensors", folder.path(), {}, 1, pool);
+  EXPECT_TRUE(check.passes());
+  EXPECT_EQ(check.to_json()["trained_tokens"], 5);
+  EXPECT_NE(check.text(false).find("⟦ 2 3 ⟧"), std::string::npos) << check.text(false);
+  EXPECT_FALSE(check_data(folder / "d.safetensors", folder.path(), {.max_length = 3}, 1, pool).passes());
 }
 
 TEST(DataCheck, FaultsOfAllFilesStandInTheAnswer) {

@@ -1,9 +1,12 @@
 #include "graft/train/dump.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <span>
 
 #include "graft/base/error.h"
 #include "graft/base/log.h"
@@ -195,16 +198,25 @@ void dump_sampling(const DumpConfig& config) {
   }
   Output out;
   out.add("logprobs", info.shape, std::move(logprobs));
+  if (config.before_write) config.before_write();
   out.write(config.output);
 }
 
 }  // namespace
 
+std::span<const std::string_view> dump_wants() {
+  static constexpr std::string_view kWants[] = {"logits", "hidden", "nll",        "loss",
+                                                "grads",  "router", "embeddings", "sampling"};
+  return kWants;
+}
+
 void dump(Context& context, const DumpConfig& config) {
   for (const std::string& word : config.want) {
-    GRAFT_CHECK(word == "logits" || word == "hidden" || word == "nll" || word == "loss" || word == "grads" ||
-                    word == "sampling",
-                "--want holds '{}', expected logits, hidden, nll, loss, grads or sampling", printable(word));
+    const auto known = dump_wants();
+    GRAFT_CHECK(std::find(known.begin(), known.end(), word) != known.end(), "--want holds '{}', expected {}",
+                printable(word), fmt::join(known, ", "));
+    GRAFT_CHECK_HINT(word != "embeddings", "take hidden",
+                     "--want embeddings: '{}' is a language model, not an embedder", config.model);
   }
   if (config.want.count("sampling") > 0) {
     GRAFT_CHECK(config.want.size() == 1,
@@ -227,6 +239,7 @@ void dump(Context& context, const DumpConfig& config) {
   Output out;
   if (config.want.count("logits") + config.want.count("hidden") > 0) dump_forward(context, model, a, config, in, out);
   if (backward) dump_loss(context, model, a, config, full, in, out);
+  if (config.before_write) config.before_write();
   out.write(config.output);
 }
 

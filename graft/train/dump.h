@@ -1,7 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <set>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "graft/infer/sampler.h"
 #include "graft/kernels/context.h"
@@ -15,8 +18,12 @@ struct DumpConfig {
   std::set<std::string> want = {"logits"};  // logits, hidden, nll, loss, grads; or sampling
   std::string method;                       // lora or full; empty: lora with an adapter
   Compute compute = Compute::kF32;
-  SamplingOptions sampling;  // of "sampling"; temperature 0 leaves one candidate
+  std::function<void()> before_write = {};  // called when all is computed
+  SamplingOptions sampling;                 // of "sampling"; temperature 0 leaves one candidate
 };
+
+// What may be wanted: logits, hidden, nll, loss, grads, router (of layers with experts: dense models have none), embeddings (of an embedder), sampling.
+std::span<const std::string_view> dump_wants();
 
 // input: `input_ids` I64 [batch, seq], optional `attention_mask` (0 = not there) and `labels` (-100 = not trained; the label at t is predicted from
 // t - 1). output: `logits` [batch, seq, vocab] and `hidden.N` [batch, seq, hidden], 0 where masked; `token_nll` [batch, seq - 1], 0 where not trained;

@@ -208,6 +208,8 @@ RowEncoder& RowEncoder::operator=(RowEncoder&&) noexcept = default;
 const Tokenizer& RowEncoder::tokenizer() const { return impl_->tokenizer; }
 const EncodeSettings& RowEncoder::settings() const { return impl_->settings; }
 std::optional<int32_t> RowEncoder::end_token() const { return impl_->end; }
+bool RowEncoder::reads_clock() const { return impl_->chat && impl_->chat->reads_clock(); }
+
 bool RowEncoder::ends(int32_t id) const {
   return impl_->end == id || std::find(impl_->stops.begin(), impl_->stops.end(), id) != impl_->stops.end();
 }

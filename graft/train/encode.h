@@ -58,6 +58,8 @@ class RowEncoder {
   const EncodeSettings& settings() const;  // with max_length resolved; 0 if the model has no maximum
   // eos_token of tokenizer_config.json, else the first eos_token_id of generation_config.json, else of config.json.
   std::optional<int32_t> end_token() const;
+  // The template shows the date, so that rows made on another day differ.
+  bool reads_clock() const;
   bool ends(int32_t id) const;  // the end token, or another that stops generation
 
  private:

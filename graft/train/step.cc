@@ -66,11 +66,18 @@ TrainStep::TrainStep(Context& context, Model& model, AdapterWeights* adapter, co
     : context_(&context), model_(&model), adapter_(adapter) {
   const AdapterSites* sites = adapter != nullptr ? &adapter->sites : nullptr;
   rope_ = model.rope_table(std::max<int64_t>(1, capacity.longest));
-  if (options.train) make_training(options, sites, capacity);
   if (options.evaluate) {
     eval_graph_ = model.family().build(model.config(), decoder_options(options, sites, false));
     eval_ = Plan::compile(eval_graph_.graph, plan_options(options, capacity, context.num_threads(), false));
-    eval_.prepare(context);
+  }
+  if (options.train) {
+    train_graph_ = model.family().build(model.config(), decoder_options(options, sites, true));
+    train_ = Plan::compile(train_graph_.graph, plan_options(options, capacity, context.num_threads(), true));
+  }
+  arena_ = Buffer(std::max(train_.arena_bytes(), eval_.arena_bytes()));  // one of the two runs at a time
+  if (options.train) make_training(options);
+  if (options.evaluate) {
+    eval_.prepare(context, arena_.data());
     bind(eval_, eval_graph_);
   }
   weights_.resize(static_cast<size_t>(capacity.labels));
@@ -83,10 +90,8 @@ void TrainStep::bind(Plan& plan, const DecoderGraph& graph) {
   plan.bind(graph.loss, &loss_);
 }
 
-void TrainStep::make_training(const StepOptions& options, const AdapterSites* sites, const BatchCapacity& capacity) {
-  train_graph_ = model_->family().build(model_->config(), decoder_options(options, sites, true));
-  train_ = Plan::compile(train_graph_.graph, plan_options(options, capacity, context_->num_threads(), true));
-  train_.prepare(*context_);
+void TrainStep::make_training(const StepOptions& options) {
+  train_.prepare(*context_, arena_.data());
 
   const auto add_tensor = [&](std::string name, Value value, std::vector<int64_t> shape) -> TrainedTensor& {
     TrainedTensor t;
@@ -201,17 +206,13 @@ StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const
   bytes.weights = model_bytes(folder, load);
   const Family& family = family_of(folder.config);
   ScratchNeed scratch;
-  size_t eval_arena = 0;
   for (const bool train : {true, false}) {
     if (!train && !options.evaluate) continue;
     const DecoderGraph graph = family.build(folder.config, decoder_options(options, sites, train));
     const Plan plan = Plan::compile(graph.graph, plan_options(options, capacity, num_threads, train));
     scratch.merge(plan.scratch());
-    if (!train) {
-      eval_arena = plan.arena_bytes();
-      continue;
-    }
-    bytes.arena = plan.arena_bytes();
+    bytes.arena = std::max(bytes.arena, plan.arena_bytes());
+    if (!train) continue;
     const auto count = [&](Value value, bool packed) {
       const Shape& shape = graph.graph.shape(value);
       const auto size = static_cast<size_t>(shape.fixed_rows * shape.columns) * sizeof(float);
@@ -225,7 +226,6 @@ StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const
       for (const auto& [name, value] : graph.adapter_parameters[0]) count(value, true);
     }
   }
-  bytes.arena += eval_arena;
   bytes.scratch = scratch.shared + scratch.per_worker * static_cast<size_t>(num_threads);
   return bytes;
 }

@@ -75,7 +75,7 @@ class TrainStep {
   void time_nodes(std::span<double> seconds) { node_seconds_ = seconds; }
 
  private:
-  void make_training(const StepOptions& options, const AdapterSites* sites, const BatchCapacity& capacity);
+  void make_training(const StepOptions& options);
   void bind(Plan& plan, const DecoderGraph& graph);
   double run(Plan& plan, const DecoderGraph& graph, const Batch& batch, double total_weight, uint64_t update);
 
@@ -84,6 +84,7 @@ class TrainStep {
   AdapterWeights* adapter_;
   DecoderGraph train_graph_, eval_graph_;
   Plan train_, eval_;
+  Buffer arena_;  // of both plans
   std::vector<TrainedTensor> tensors_;
   RopeTable rope_;
   std::vector<double> weights_;

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <optional>
 
 #include "graft/base/error.h"
+#include "graft/base/log.h"
 #include "graft/train/data_check.h"
 
 namespace graft {
@@ -30,6 +32,15 @@ class Loader {
       EncodedData rows = load_rows(path, encoder(), pool_);
       out.train = std::move(rows.data);
       out.chat = rows.chat;
+      if (rows.chat && encoder().reads_clock() && std::getenv("SOURCE_DATE_EPOCH") == nullptr && !warned_of_clock_) {
+        warned_of_clock_ = true;
+        log_warning(
+            "{}: the chat template names strftime_now: the date may stand in every row, and rows of another day would "
+            "be other rows "
+            "(--resume refuses them); set SOURCE_DATE_EPOCH to fix the date, or the template's own variable with "
+            "--template-arg",
+            config_.model);
+      }
       out.num_rows = rows.num_rows;
     }
     GRAFT_CHECK_HINT(out.train.max_id() < model_.vocab_size, "the tokenizer does not belong to this model",
@@ -59,6 +70,7 @@ class Loader {
   int64_t max_length_;
   ThreadPool& pool_;
   std::optional<RowEncoder> encoder_;
+  bool warned_of_clock_ = false;
 };
 
 }  // namespace
@@ -97,7 +109,7 @@ TrainData load_train_data(const TrainConfig& config, const ModelConfig& model, T
   out.max_length = max_length;
   if (const auto& encoder = loader.made_encoder()) {
     for (int64_t i = 0; i < std::min<int64_t>(2, out.train.size()); ++i) {
-      out.previews.push_back(shown_row_text(show_row(out.train, i, encoder->tokenizer()), /*color=*/false));
+      out.previews.push_back(shown_row_text(show_row(out.train, i, &encoder->tokenizer()), /*color=*/false));
     }
   }
   if (share) {

@@ -245,8 +245,10 @@ TrainResult Trainer::run(const TrainEvents& events) {
   if (!t.resumed) check_output_folder(t.config.out, t.config.overwrite, t.config.resume.has_value());
   if (events.planned) events.planned(t.plan);
   RunState state;
+  if (t.resumed) state = load_run_state(t.resumed->path, t.data.train.fingerprint());
+  create_folders(t.config.out);
+  const FolderLock lock(t.config.out);
   if (t.resumed) {
-    state = load_run_state(t.resumed->path, t.data.train.fingerprint());
     restore_history(*t.resumed, state.best_step, t.config.out);
     note(fmt::format("resuming after update {} from {}", state.step, t.resumed->path));
   } else if (t.config.resume) {

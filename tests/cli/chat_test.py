@@ -4,6 +4,7 @@ import os
 import pathlib
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -101,6 +102,14 @@ class Chat(unittest.TestCase):
         terminal.expect("no adapter is loaded")
         terminal.send("\x04")
         self.assertEqual(terminal.wait(), 0)
+
+    def test_terminated_at_the_prompt(self):
+        terminal = Terminal("chat", MODEL, "--raw", "--greedy")
+        terminal.expect("> ")
+        terminal.send("half a line")
+        terminal.read(0.2)
+        os.kill(terminal.pid, signal.SIGTERM)
+        self.assertEqual(terminal.wait(), 130)
 
     def test_not_a_terminal(self):
         def run(text, *extra):
