@@ -202,7 +202,7 @@ class Loader {
     }
     for (const std::string& name : header_.config.modules_to_save) {
       const bool stored = std::any_of(header_.saved.begin(), header_.saved.end(), [&](const AdapterHeader::Saved& s) {
-        return names_module(std::span(&name, 1), s.name.substr(0, s.name.rfind('.')));
+        return saves_module(std::span(&name, 1), s.name.substr(0, s.name.rfind('.')));
       });
       if (!stored) add_fault(fmt::format("modules_to_save names '{}', and no tensor of it is stored", printable(name)));
     }

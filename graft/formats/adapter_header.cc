@@ -235,7 +235,7 @@ AdapterHeader read_adapter_header(const std::string& path) {
     if (parsed.part == Part::kOther) {
       const size_t dot = parsed.module.rfind('.');
       const std::string owner = parsed.module.substr(0, dot == std::string::npos ? 0 : dot);
-      if (names_module(header.config.modules_to_save, owner)) {
+      if (saves_module(header.config.modules_to_save, owner)) {
         header.saved.push_back({parsed.module, &info, true});
       } else if (parsed.module.ends_with("trainable_tokens_delta")) {
         faults.add("tensor '{}': trained tokens (trainable_token_indices) are not supported",

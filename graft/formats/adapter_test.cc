@@ -111,6 +111,13 @@ TEST(LoraConfig, FaultsNameTheCloseOnes) {
   config.rank_pattern = {{"k_proj", 2}};
   EXPECT_NE(error_of(config).find("rank_pattern: 'k_proj' matches no target"), std::string::npos);
   EXPECT_EQ(error_of(config, false), "");
+  config = {};  // a file made elsewhere: what is not there is passed over while something is left, as by PEFT
+  config.target_modules.names = {"q_proj", "c_attn"};
+  config.layers_to_transform = {0, 5};
+  EXPECT_EQ(error_of(config, false), "");
+  EXPECT_NE(error_of(config).find("2 faults"), std::string::npos);
+  config.layers_to_transform = {5};
+  EXPECT_NE(error_of(config, false).find("layer 5 is not in the model"), std::string::npos);
   config = {};
   config.target_modules.regex = ".*nothing";
   EXPECT_NE(error_of(config).find("matches no module"), std::string::npos);

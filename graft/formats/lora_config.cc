@@ -130,6 +130,10 @@ bool names_module(std::span<const std::string> names, std::string_view path) {
   return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return ends_with_name(path, name); });
 }
 
+bool saves_module(std::span<const std::string> names, std::string_view path) {
+  return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return path.ends_with(name); });
+}
+
 ModulePattern parse_module_pattern(std::string_view text) {
   ModulePattern pattern;
   if (text == "all-linear") {
@@ -205,7 +209,8 @@ void LoraConfig::validate(std::string_view where) const {
   if (!exclude_modules.regex.empty()) try_compile(exclude_modules.regex, "exclude_modules");
   for (const auto& [key, value] : rank_pattern) try_compile("(?:.*\\.)?(?:" + key + ")", "rank_pattern");
   for (const auto& [key, value] : alpha_pattern) try_compile("(?:.*\\.)?(?:" + key + ")", "alpha_pattern");
-  for (const std::string& name : layers_pattern) try_compile(".*?\\.(?:" + name + ")\\.(\\d+)\\.", "layers_pattern");
+  for (const std::string& name : layers_pattern)
+    try_compile("(?:.*?\\.)?(?:" + name + ")\\.(\\d+)\\.", "layers_pattern");
   faults.throw_if_any(where);
 }
 
@@ -321,7 +326,7 @@ std::vector<LoraTarget> resolve_targets(const LoraConfig& config, std::span<cons
   std::vector<ModuleRegex> layer_patterns;
   const std::string in_layers = fmt::format("{}: layers_pattern", where);
   for (const std::string& name : config.layers_pattern) {
-    layer_patterns.emplace_back(".*?\\.(?:" + name + ")\\.(\\d+)\\.", in_layers);
+    layer_patterns.emplace_back("(?:.*?\\.)?(?:" + name + ")\\.(\\d+)\\.", in_layers);
   }
   if (layer_patterns.empty()) layer_patterns.emplace_back(".*?\\.[^.]*\\.(\\d+)\\.", in_layers);
   const auto ranks = compile(config.rank_pattern, where, "rank_pattern");
@@ -350,10 +355,19 @@ std::vector<LoraTarget> resolve_targets(const LoraConfig& config, std::span<cons
     targets.push_back(std::move(target));
   }
 
+  // Files made elsewhere name modules and layers that this model does not have, and PEFT passes over them; with nothing left they are the fault.
+  const bool strict = training || targets.empty();
+  const auto missing = [&](const std::string& fault) {
+    if (strict) {
+      faults.add_line(fault);
+    } else {
+      log_warning("{}: {}; passed over", where, fault);
+    }
+  };
   for (const std::string& name : config.target_modules.names) {
     if (std::none_of(modules.begin(), modules.end(),
                      [&](const BaseModule& m) { return ends_with_name(m.path, name); })) {
-      faults.add("target_modules: '{}' is not in the model; {}", printable(name), suggestion(name, modules));
+      missing(fmt::format("target_modules: '{}' is not in the model; {}", printable(name), suggestion(name, modules)));
     }
   }
   for (const std::string& name : config.exclude_modules.names) {
@@ -364,10 +378,10 @@ std::vector<LoraTarget> resolve_targets(const LoraConfig& config, std::span<cons
   }
   for (const int64_t layer : config.layers_to_transform) {
     if (layers_found.count(layer) == 0) {
-      faults.add("layers_to_transform: layer {} is not in the model{}", layer,
-                 layers_found.empty()
-                     ? ""
-                     : fmt::format(", which has layers {} to {}", *layers_found.begin(), *layers_found.rbegin()));
+      missing(fmt::format("layers_to_transform: layer {} is not in the model{}", layer,
+                          layers_found.empty() ? ""
+                                               : fmt::format(", which has layers {} to {}", *layers_found.begin(),
+                                                             *layers_found.rbegin())));
     }
   }
   for (size_t i = 0; training && i < ranks.size(); ++i) {

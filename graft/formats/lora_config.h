@@ -76,12 +76,15 @@ struct LoraTarget {
 
 // The modules that a config chooses, in their order, with rank, alpha and scaling each. An Error (all faults together)
 // where a target, a layer or a module to save is not in the model, close names with it. `training` also refuses a rank
-// above min(in, out) and pattern keys without a module: files made elsewhere may have them, and they do no harm there.
-// "all-linear" takes kLinear and kExpert.
+// above min(in, out), pattern keys without a module, and targets or layers that are not there beside others that are:
+// files made elsewhere may have them, and they do no harm there (a warning). "all-linear" takes kLinear and kExpert.
 std::vector<LoraTarget> resolve_targets(const LoraConfig& config, std::span<const BaseModule> modules,
                                         std::string_view where = "LoRA config", bool training = true);
 
-// Does a list of names (modules_to_save) hold this path: whole, or as its end after a dot?
+// Does a list of names hold this path: whole, or as its end after a dot?
 bool names_module(std::span<const std::string> names, std::string_view path);
+
+// The same for modules_to_save, where PEFT asks for no dot: "norm" names input_layernorm and q_norm as well as model.norm.
+bool saves_module(std::span<const std::string> names, std::string_view path);
 
 }  // namespace graft

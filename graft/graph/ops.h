@@ -13,8 +13,9 @@ namespace graft {
 // y = a + b, both [rows, columns].
 Value add(Graph& g, Value a, Value b);
 
-// y[t] = table[ids[t]]: ids i32 [tokens], table a weight or bound [vocab, hidden].
-Value embedding(Graph& g, Value ids, Value table);
+// y[t] = table[ids[t]]: ids i32 [tokens], table a weight or bound [vocab, hidden]. The row `frozen` gets no gradient here,
+// as under PyTorch's padding_idx; -1: all rows do.
+Value embedding(Graph& g, Value ids, Value table, int32_t frozen = -1);
 
 // RMSNorm over groups of columns / groups features: groups > 1 norms every head by itself. weight [columns / groups].
 Value rms_norm(Graph& g, Value x, Value weight, double eps, int64_t groups = 1);
@@ -42,7 +43,8 @@ std::vector<Value> projections(Graph& g, Compute compute, Value x, const std::ve
                                Value adapter_offsets);
 
 // y = x + scaling * A[ids] B^T: the adapter of an embedding. A is held by token, [vocab, rank] (PEFT's lora_embedding_A transposed), B [hidden, rank].
-Value lora_embedding(Graph& g, Value ids, Value x, const AdapterPair& adapter);
+// `frozen` as above, of A.
+Value lora_embedding(Graph& g, Value ids, Value x, const AdapterPair& adapter, int32_t frozen = -1);
 
 // norm[o] = ||W[o] + scaling B[o] A||, no gradient (DoRA holds it constant).
 Value dora_norm(Graph& g, Value weight, const AdapterPair& adapter);

@@ -36,12 +36,13 @@ void embedding(Context& context, std::span<const int32_t> ids, const Operand<T>&
 
 // A task owns some columns and takes the tokens in order: the sum of each id is ascending, and no id is a bottleneck.
 template <typename T>
-void embedding_backward(Context& context, std::span<const int32_t> ids, View<const T, 2> dy,
-                        View<T, 2> dtable) noexcept {
+void embedding_backward(Context& context, std::span<const int32_t> ids, View<const T, 2> dy, View<T, 2> dtable,
+                        int32_t frozen) noexcept {
   const int64_t columns = dtable.extent(1);
   context.pool().parallel((columns + kColumnsPerTask - 1) / kColumnsPerTask, [&](int64_t task, int) {
     const int64_t begin = task * kColumnsPerTask, end = std::min(columns, begin + kColumnsPerTask);
     for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] == frozen) continue;
       T* to = dtable.row(ids[i]);
       const T* from = dy.row(static_cast<int64_t>(i));
       for (int64_t j = begin; j < end; ++j) to[j] += from[j];
@@ -78,10 +79,11 @@ void scatter_rows(Context& context, std::span<const int32_t> rows, View<const T,
   });
 }
 
-#define GRAFT_INSTANTIATE(T)                                                                                      \
-  template void embedding<T>(Context&, std::span<const int32_t>, const Operand<T>&, View<T, 2>) noexcept;         \
-  template void embedding_backward<T>(Context&, std::span<const int32_t>, View<const T, 2>, View<T, 2>) noexcept; \
-  template void gather_rows<T>(Context&, std::span<const int32_t>, View<const T, 2>, View<T, 2>) noexcept;        \
+#define GRAFT_INSTANTIATE(T)                                                                               \
+  template void embedding<T>(Context&, std::span<const int32_t>, const Operand<T>&, View<T, 2>) noexcept;  \
+  template void embedding_backward<T>(Context&, std::span<const int32_t>, View<const T, 2>, View<T, 2>,    \
+                                      int32_t) noexcept;                                                   \
+  template void gather_rows<T>(Context&, std::span<const int32_t>, View<const T, 2>, View<T, 2>) noexcept; \
   template void scatter_rows<T>(Context&, std::span<const int32_t>, View<const T, 2>, View<T, 2>) noexcept;
 GRAFT_INSTANTIATE(float)
 GRAFT_INSTANTIATE(double)

@@ -58,6 +58,23 @@ TEST(Embedding, GradientAddsTokensInOrderOnAnyThreads) {
   }
 }
 
+TEST(Embedding, GradientPassesOverTheFrozenRow) {
+  ThreadPool pool(2);
+  Context context(pool);
+  test::Uniform random(4);
+  const Matrix<float> dy = random.matrix<float>(6, 70);
+  const std::vector<int32_t> ids = {3, 1, 3, 0, 1, 3};
+  Matrix<float> all = random.matrix<float>(4, 70);
+  const Matrix<float> start = all;
+  Matrix<float> some = start;
+  embedding_backward<float>(context, ids, dy.cview(), all.view());
+  embedding_backward<float>(context, ids, dy.cview(), some.view(), 3);
+  for (int64_t i = 0; i < 4; ++i) {
+    for (int64_t j = 0; j < 70; ++j) ASSERT_EQ(some.at(i, j), (i == 3 ? start : all).at(i, j));
+  }
+  EXPECT_NE(all.at(3, 0), start.at(3, 0));
+}
+
 TEST(Embedding, GatherAndScatterRowsAreTransposes) {
   ThreadPool pool(2);
   Context context(pool);

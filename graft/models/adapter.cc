@@ -64,7 +64,7 @@ std::vector<std::string> saved_paths(const LoraConfig& config, const ModelConfig
     if (t.name.ends_with(".weight")) known.push_back(t.name.substr(0, t.name.size() - 7));
   }
   for (const std::string& path : known) {
-    if (names_module(config.modules_to_save, path) && std::find(paths.begin(), paths.end(), path) == paths.end()) {
+    if (saves_module(config.modules_to_save, path) && std::find(paths.begin(), paths.end(), path) == paths.end()) {
       paths.push_back(path);
     }
   }

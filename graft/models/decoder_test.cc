@@ -14,6 +14,7 @@ using test::lora_config;
 using test::random_adapter;
 using test::TempDir;
 using test::tiny_config;
+using test::TinyBatch;
 using test::Workers;
 using test::write_tiny_model;
 
@@ -127,6 +128,46 @@ TEST(Decoder, LossFollowsTheGradientOfEveryKindOfAdapter) {
     LoraConfig config = lora_config(2, kAllSeven);
     config.rank_pattern = {{"k_proj", 4}}, config.alpha_pattern = {{"up_proj", 3.0}}, config.use_rslora = true;
     check_direction(tiny, random_adapter(tiny.workers.context, tiny.single, config, 7), train);
+  }
+}
+
+// transformers makes pad_token_id the padding_idx of its embedding: looking the token up does not train its row; a tied head still does.
+TEST(Decoder, TheRowOfThePadTokenIsNotTrainedByLookup) {
+  for (const bool tied : {false, true}) {
+    SCOPED_TRACE(tied ? "tied" : "untied");
+    Json config = tiny_config("qwen2", tied);
+    Tiny plain(config);
+    const TinyBatch batch;
+    const int64_t pad = batch.ids[1], hidden = config["hidden_size"];
+    config["pad_token_id"] = pad;
+    Tiny padded(config);
+    DecoderOptions options = options_of(DecoderOutput::kTrain, DType::kF64);
+    options.train_base = true;
+    DecoderBench with(plain.workers.context, plain.exact, options),
+        without(padded.workers.context, padded.exact, options);
+    EXPECT_EQ(with.run(), without.run());
+    const auto all = with.gradients(), some = without.gradients();
+    const std::vector<double>&all_rows = all.at("model.embed_tokens.weight"),
+          &rows = some.at("model.embed_tokens.weight");
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (static_cast<int64_t>(i) / hidden != pad) {
+        ASSERT_EQ(rows[i], all_rows[i]);
+      } else {
+        ASSERT_NE(rows[i], all_rows[i]);
+        ASSERT_EQ(rows[i] != 0, tied);
+      }
+    }
+    // The same of an adapter on the embedding.
+    const AdapterWeights adapter =
+        random_adapter(padded.workers.context, padded.single, lora_config(3, "embed_tokens"), 7);
+    DecoderBench lora(padded.workers.context, padded.exact, options_of(DecoderOutput::kTrain, DType::kF64, true),
+                      {&adapter});
+    lora.run();
+    const std::vector<double> a = lora.gradients().at("model.embed_tokens.lora_A");
+    for (int64_t i = 0; i < 3; ++i) {
+      EXPECT_EQ(a[static_cast<size_t>(pad * 3 + i)], 0);
+      EXPECT_NE(a[static_cast<size_t>(batch.ids[0] * 3 + i)], 0);
+    }
   }
 }
 

@@ -294,10 +294,12 @@ std::vector<ExpectedTensor> dense_decoder_tensors(const ModelConfig& c) {
 DecoderGraph build_dense_decoder(const ModelConfig& config, const DecoderOptions& options) {
   Builder b(options);
   Graph& g = b.g();
+  // Looking the pad token up does not train its row, as in transformers.
+  const auto pad = static_cast<int32_t>(config.pad_token_id.value_or(-1));
   const Value table = b.matrix(kEmbedTokens, config.vocab_size, config.hidden_size);
-  Value x = embedding(g, b.out().ids, table);
+  Value x = embedding(g, b.out().ids, table, pad);
   if (const auto adapter = b.embedding_adapter(config.vocab_size, config.hidden_size); adapter.pair.a) {
-    x = lora_embedding(g, b.out().ids, x, adapter.pair);
+    x = lora_embedding(g, b.out().ids, x, adapter.pair, pad);
     if (adapter.magnitude) x = column_scale(g, x, adapter.magnitude, dora_column_norm(g, table, adapter.pair), {});
   }
   const auto note = [&](Value hidden) {

@@ -302,6 +302,26 @@ TEST(Merge, ATiedHeadSavedWithTheAdapter) {
   EXPECT_EQ(logits(m.workers.context, m.model, &with), logits(m.workers.context, m.model, &without));
 }
 
+// modules_to_save of PEFT names every module that ends so, and a tied head may be one.
+TEST(Merge, SavedHeadOfATiedModelAndAllNorms) {
+  Merged m(tiny_config("qwen3", true));
+  LoraConfig config = lora_config(4, "q_proj");
+  config.modules_to_save = {"lm_head", "norm"};
+  AdapterWeights adapter = random_adapter(m.workers.context, m.model, config, 7);
+  EXPECT_EQ(adapter.sites.saved_modules.size(), 1u + 2 * 4 + 1);  // per layer two norms, q_norm and k_norm
+  for (float& v : adapter.tensors.at("lm_head.weight").values()) v *= 1.5f;
+  for (float& v : adapter.tensors.at("model.layers.1.self_attn.k_norm.weight").values()) v += 0.25f;
+  const std::vector<float> want = logits(m.workers.context, m.model, &adapter);
+  EXPECT_NE(want, logits(m.workers.context, m.model, nullptr));
+  const std::string path = m.save(adapter, "a");
+  const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
+  EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
+  m.run({{path, 1.0}});
+  const Model merged = load(m.workers.context, m.out);
+  EXPECT_FALSE(merged.config().tie_word_embeddings);
+  EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), want).largest, 1e-5);
+}
+
 TEST(Merge, RefusesAFolderThatIsNotEmpty) {
   Merged m(tiny_config("qwen2"));
   const std::string path = m.save(random_adapter(m.workers.context, m.model, lora_config(2, "q_proj"), 7), "a");

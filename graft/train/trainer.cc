@@ -84,7 +84,7 @@ void Trainer::Impl::open() {
   const bool full = config.method == "full";
   if (!full) {
     lora = lora_settings(config);
-    sites = adapter_sites(lora, folder.config, "LoRA config", true);
+    sites = adapter_sites(lora, folder.config, "LoRA config", config.adapter.empty());
   }
   data = load_train_data(config, folder.config, context.pool());
   config.max_length = data.max_length;

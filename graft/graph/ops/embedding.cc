@@ -16,7 +16,7 @@ void run_embedding(const Run& run, const Node& node) {
 template <typename T>
 void run_backward(const Run& run, const Node& node) {
   embedding_backward<T>(run.context(), run.span<const int32_t>(node.inputs[0]), run.view<const T>(node.inputs[1]),
-                        run.view<T>(node.inputs[2]));
+                        run.view<T>(node.inputs[2]), node.attr<int32_t>());
 }
 template <typename T>
 void run_gather(const Run& run, const Node& node) {
@@ -39,7 +39,7 @@ const Op kScatterRows = {.name = "scatter_rows", .run = typed<run_scatter<float>
 
 void embedding_gradient(GradientBuilder& b, const Node& node) {
   const Value dy = b.gradient(node.outputs[0]), dtable = b.parameter_gradient(node.inputs[1]);
-  if (dy && dtable) b.graph().add_node(kEmbeddingBackward, {node.inputs[0], dy, dtable}, {}, {});
+  if (dy && dtable) b.graph().add_node(kEmbeddingBackward, {node.inputs[0], dy, dtable}, node.attributes, {});
 }
 void gather_gradient(GradientBuilder& b, const Node& node) {
   const Value dy = b.gradient(node.outputs[0]), x = node.inputs[0];
@@ -60,8 +60,8 @@ Shape rows_of(const Graph& g, Value indices, int64_t columns, const char* op) {
 
 }  // namespace
 
-Value embedding(Graph& g, Value ids, Value table) {
-  return g.add_node(kEmbedding, {ids, table}, {}, {rows_of(g, ids, g.shape(table).columns, "embedding")}, "embed")
+Value embedding(Graph& g, Value ids, Value table, int32_t frozen) {
+  return g.add_node(kEmbedding, {ids, table}, frozen, {rows_of(g, ids, g.shape(table).columns, "embedding")}, "embed")
       .outputs[0];
 }
 

@@ -8,6 +8,11 @@
 namespace graft {
 namespace {
 
+struct Attr {
+  double scaling = 0;
+  int32_t frozen = -1;
+};
+
 template <typename T>
 void scale(double scaling, View<T, 2> x) {
   for (int64_t i = 0; i < x.size(); ++i) x.data()[i] *= static_cast<T>(scaling);
@@ -18,7 +23,7 @@ template <typename T>
 void run_forward(const Run& run, const Node& node) {
   const auto h = run.view<T>(node.outputs[1]);
   embedding<T>(run.context(), run.span<const int32_t>(node.inputs[0]), run.operand<T>(node.inputs[2]), h);
-  scale(node.attr<double>(), h);
+  scale(node.attr<Attr>().scaling, h);
   MatmulOutput<T> out;
   out.w = run.operand<T>(node.inputs[3]);
   out.residual = run.view<const T>(node.inputs[1]);
@@ -37,10 +42,10 @@ void run_backward(const Run& run, const Node& node) {
   }
   const MatmulSource<T> source{dy, run.operand<T>(node.inputs[3])};
   matmul_nn<T>(run.context(), Compute::kF32, std::span<const MatmulSource<T>>(&source, 1), false, dh);
-  scale(node.attr<double>(), dh);
+  scale(node.attr<Attr>().scaling, dh);
   if (node.inputs[4]) {
     embedding_backward<T>(run.context(), run.span<const int32_t>(node.inputs[0]), run.view<const T>(node.outputs[0]),
-                          run.view<T>(node.inputs[4]));
+                          run.view<T>(node.inputs[4]), node.attr<Attr>().frozen);
   }
 }
 
@@ -74,15 +79,15 @@ const Op kLoraEmbedding = {.name = "lora_embedding",
 
 }  // namespace
 
-Value lora_embedding(Graph& g, Value ids, Value x, const AdapterPair& adapter) {
+Value lora_embedding(Graph& g, Value ids, Value x, const AdapterPair& adapter, int32_t frozen) {
   const Shape &a = g.shape(adapter.a), &b = g.shape(adapter.b);
   GRAFT_CHECK(a.columns == b.columns && b.fixed_rows == g.shape(x).columns,
               "lora_embedding: A is {}, B is {}, expected [vocab, rank] and [{}, rank] for x {}", to_string(a),
               to_string(b), g.shape(x).columns, to_string(g.shape(x)));
   Shape h = g.shape(x);
   h.columns = a.columns;
-  Node& node =
-      g.add_node(kLoraEmbedding, {ids, x, adapter.a, adapter.b}, adapter.scaling, {g.shape(x), h}, "lora_embedding");
+  Node& node = g.add_node(kLoraEmbedding, {ids, x, adapter.a, adapter.b}, Attr{adapter.scaling, frozen},
+                          {g.shape(x), h}, "lora_embedding");
   node.in_place = {{0, 1}};
   return node.outputs[0];
 }
