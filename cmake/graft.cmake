@@ -62,7 +62,9 @@ function(graft_layer name)
     set(sources ${CMAKE_BINARY_DIR}/${name}_empty.cc)
   endif()
   add_library(graft_${name} STATIC ${sources})
-  set_target_properties(graft_${name} PROPERTIES LINKER_LANGUAGE CXX)
+  add_library(graft::${name} ALIAS graft_${name})
+  set_target_properties(graft_${name} PROPERTIES LINKER_LANGUAGE CXX EXPORT_NAME ${name})
+  target_compile_features(graft_${name} PUBLIC cxx_std_20)
   target_link_libraries(graft_${name} ${ARG_LINK})
   graft_flags(graft_${name})
   if(GRAFT_TESTS AND tests)
@@ -94,7 +96,31 @@ function(graft_git_id)
   endif()
 endfunction()
 
+# graft_install(LAYER…): what `cmake --install` places. The program with its demo (component graft), and for C++ programs the libraries of the
+# layers, their headers and the files of find_package(graft) (component graft-dev). graft::graft stands for all layers.
 function(graft_install)
-  install(DIRECTORY ${CMAKE_SOURCE_DIR}/examples/demo DESTINATION ${CMAKE_INSTALL_DATADIR}/graft/examples)
-  install(FILES ${CMAKE_SOURCE_DIR}/README.md ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+  install(TARGETS graft RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT graft)
+  install(DIRECTORY ${CMAKE_SOURCE_DIR}/examples/demo DESTINATION ${CMAKE_INSTALL_DATADIR}/graft/examples COMPONENT graft)
+  install(FILES ${CMAKE_SOURCE_DIR}/README.md ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT graft)
+
+  set(package ${CMAKE_INSTALL_LIBDIR}/cmake/graft)
+  add_library(graft_all INTERFACE)
+  add_library(graft::graft ALIAS graft_all)
+  set_target_properties(graft_all PROPERTIES EXPORT_NAME graft)
+  list(TRANSFORM ARGN PREPEND graft_ OUTPUT_VARIABLE libraries)
+  target_link_libraries(graft_all INTERFACE ${libraries})
+  install(TARGETS graft_all ${libraries} EXPORT graft ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT graft-dev)
+  install(EXPORT graft FILE graftTargets.cmake NAMESPACE graft:: DESTINATION ${package} COMPONENT graft-dev)
+  include(CMakePackageConfigHelpers)
+  configure_package_config_file(${CMAKE_SOURCE_DIR}/cmake/graftConfig.cmake.in ${CMAKE_BINARY_DIR}/graftConfig.cmake
+    INSTALL_DESTINATION ${package} NO_SET_AND_CHECK_MACRO)
+  write_basic_package_version_file(${CMAKE_BINARY_DIR}/graftConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+  install(FILES ${CMAKE_BINARY_DIR}/graftConfig.cmake ${CMAKE_BINARY_DIR}/graftConfigVersion.cmake DESTINATION ${package}
+    COMPONENT graft-dev)
+  foreach(layer ${ARGN})
+    # Not what only a layer's own sources and tests include.
+    install(DIRECTORY ${CMAKE_SOURCE_DIR}/graft/${layer} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/graft COMPONENT graft-dev
+      FILES_MATCHING PATTERN "*.h"
+      REGEX "(_inl|_table|_test_data|_test_util|/test_support|/simd|/gemm_blocks|/attention_plan)\\.h$" EXCLUDE)
+  endforeach()
 endfunction()

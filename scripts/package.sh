@@ -8,7 +8,7 @@ name=graft-$version-linux-$(uname -m)
 cmake --preset package --log-level=WARNING
 ninja -C build/package -j "${GRAFT_JOBS:-$(nproc)}" graft
 rm -rf "build/$name" "build/$name.tar.gz"
-cmake --install build/package --prefix "build/$name" --strip >/dev/null
+cmake --install build/package --component graft --prefix "build/$name" --strip >/dev/null
 if ldd "build/$name/bin/graft" >/dev/null 2>&1; then
   echo "error: build/$name/bin/graft needs shared libraries:" >&2
   ldd "build/$name/bin/graft" >&2
@@ -23,12 +23,9 @@ test=$(mktemp -d)
 trap 'rm -rf "$test"' EXIT
 tar -C "$test" -xzf "build/$name.tar.gz"
 env -i "$test/$name/bin/graft" --version
+if [ "${1:-}" = --demo ]; then (cd "$test" && env -i "$name/bin/graft" demo); fi  # about two minutes
 if [ "$(id -u)" = 0 ]; then
-  mkdir -p "$test/tmp"
   env -i chroot "$test" "/$name/bin/graft" --version >/dev/null
-  if [ -d "$test/$name/share/graft/examples/demo" ] && [ "${1:-}" = --demo ]; then
-    env -i TMPDIR=/tmp HOME=/tmp chroot "$test" "/$name/bin/graft" demo
-  fi
   echo "package: runs in an empty root directory"
 fi
 ls -l "build/$name.tar.gz"

@@ -27,12 +27,12 @@ constexpr int64_t kMaxTokens = 48;   // of an answer
 std::string find_demo() {
   std::error_code ignored;
   const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
-  for (const fs::path& folder : {program / "../share/graft/demo", program / "../share/graft/examples/demo",
-                                 program / "../../examples/demo", fs::path("examples/demo")}) {
+  for (const fs::path& folder :
+       {program / "../share/graft/examples/demo", program / "../../examples/demo", fs::path("examples/demo")}) {
     if (fs::exists(folder / "model" / "config.json")) return fs::weakly_canonical(folder).string();
   }
   throw Error("the demo's model and data are not there",
-              "run it from the source tree, or install with cmake --install (share/graft/demo)");
+              "run it from the source tree, or install with cmake --install (share/graft/examples/demo)");
 }
 
 struct Question {
