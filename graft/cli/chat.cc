@@ -1,9 +1,11 @@
 #include <editline/readline.h>
+#include <langinfo.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <clocale>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -58,6 +60,7 @@ int read_key(FILE*) {
     return EOF;
   };
   const int first = byte();
+  if (first >= 0xF8 || (first >= 0x80 && first < 0xC0)) return 0xFFFD;  // no character begins so
   const int more = first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : first >= 0xC0 ? 1 : 0;
   int point = more == 3 ? first & 0x07 : more == 2 ? first & 0x0F : more == 1 ? first & 0x1F : first;
   for (int i = 0; i < more; ++i) {
@@ -68,6 +71,12 @@ int read_key(FILE*) {
   return point;
 }
 
+// libedit shows what is typed in the locale's characters, and in "C" it knows ASCII only: anything else would vanish from the line.
+void take_utf8_locale() {
+  const char* name = std::setlocale(LC_CTYPE, "");
+  if (name == nullptr || ::nl_langinfo(CODESET) != std::string_view("UTF-8")) std::setlocale(LC_CTYPE, "C.UTF-8");
+}
+
 class Dialogue {
  public:
   Dialogue(GenerateFlags& flags, Session& session) : flags_(flags), session_(session) { reset(); }
@@ -76,7 +85,7 @@ class Dialogue {
     const bool terminal = stdout_is_terminal();
     if (!flags_.common.quiet) fmt::print(stderr, "{}; /help lists commands, Ctrl-D leaves\n", flags_.session.model);
     while (const auto line = read_message(terminal)) {
-      if (line->empty()) continue;
+      if (line->find_first_not_of(" \t\r\n") == std::string::npos) continue;
       if (line->front() != '/') {
         answer(*line, terminal);
       } else if (!command(*line)) {
@@ -94,14 +103,15 @@ class Dialogue {
     if (cache_) cache_->set_length(0);
   }
 
-  // One message: a line, or several that end in a backslash. Line editing and history on a terminal.
+  // One message: a line, or several that end in a backslash. Line editing and history on a terminal. The prompts are ASCII: libedit ends
+  // the program over one that the locale cannot show.
   static std::optional<std::string> read_message(bool terminal) {
     std::string text;
     for (bool more = true; more;) {
       std::string line;
       if (terminal) {
         stop_requested = leaving.load();
-        char* read = ::readline(text.empty() ? "> " : "… ");
+        char* read = ::readline(text.empty() ? "> " : ". ");
         if (read == nullptr) {
           fmt::print("\n");
           if (leaving.load()) throw Interrupted("interrupted");
@@ -259,6 +269,7 @@ void add_chat(CLI::App& app) {
     Runtime runtime(flags->common);
     Session session = open_session(runtime, *flags);
     handle_signals();
+    take_utf8_locale();
     rl_catch_signals = 0;
     rl_getc_function = read_key;
     Dialogue(*flags, session).run();

@@ -21,10 +21,10 @@ START = 'def read_lines(path):\n    """Read'.replace("\n", " ")
 class Terminal:
     """The binary on a pseudo-terminal of its own, so that Ctrl-C is a signal to it as on a real one."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, locale="C.UTF-8"):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.environ.update(TERM="xterm", LC_ALL="C.UTF-8")
+            os.environ.update(TERM="xterm", LC_ALL=locale)
             os.execv(BINARY, [BINARY, *map(str, arguments)])
         self.text, self.seen = "", 0
 
@@ -102,6 +102,28 @@ class Chat(unittest.TestCase):
         terminal.expect("no adapter is loaded")
         terminal.send("\x04")
         self.assertEqual(terminal.wait(), 0)
+
+    def test_what_is_typed(self):
+        for locale in ("C.UTF-8", "C"):
+            terminal = Terminal("chat", MODEL, "--raw", "--greedy", "--max-tokens", 4, "--ignore-eos", locale=locale)
+            terminal.expect("> ")
+            terminal.line("/adapter use grün🦜漢字")  # what is typed is seen, and arrives
+            terminal.expect("grün🦜漢字")
+            terminal.expect("no adapter is called 'grün🦜漢字'")
+            terminal.line("   ")  # no message
+            terminal.read(0.3)
+            self.assertNotIn("tokens/s", terminal.text)
+            terminal.line("one \\")
+            terminal.read(0.2)
+            terminal.line("two")  # a message of two lines
+            terminal.expect("4 tokens")
+            terminal.line("x" * 3000)
+            terminal.expect("error: the sequence has")
+            terminal.expect("> ")
+            os.write(terminal.fd, b"/\xff\xfe\x80\r")  # no character at all
+            terminal.expect("is no command")
+            terminal.send("\x04")
+            self.assertEqual(terminal.wait(), 0)
 
     def test_terminated_at_the_prompt(self):
         terminal = Terminal("chat", MODEL, "--raw", "--greedy")
