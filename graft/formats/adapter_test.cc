@@ -175,6 +175,10 @@ TEST(LoraConfig, RefusesWhatItCannotDoByName) {
   EXPECT_NE(refuse({{"lora_bias", true}}).find("lora_bias"), std::string::npos);
   EXPECT_NE(refuse({{"init_lora_weights", "pissa_niter_4"}}).find("pissa"), std::string::npos);
   EXPECT_EQ(refuse({{"init_lora_weights", "gaussian"}}), "");
+  for (const double alpha : {1e39, 1e300, 0.0, -1.0}) {  // an infinite or no scale
+    EXPECT_NE(refuse({{"lora_alpha", alpha}}).find("lora_alpha is"), std::string::npos) << alpha;
+    EXPECT_NE(refuse({{"alpha_pattern", {{"q_proj", alpha}}}}).find("alpha_pattern.q_proj is"), std::string::npos);
+  }
   const std::string all =
       refuse({{"r", 0}, {"lora_alpha", "16"}, {"lora_dropout", 1.5}, {"bias", "all"}, {"rank_pattern", {{"q", -2}}}});
   for (const char* words : {"5 faults", "r is", "lora_alpha", "lora_dropout", "bias is 'all'", "rank_pattern.q"}) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <set>
 
@@ -18,6 +19,9 @@ namespace graft {
 namespace {
 
 constexpr int64_t kMaxRank = 1 << 20;
+constexpr std::string_view kAlphaRange = "> 0 that a 32-bit float holds";  // beyond, the update would be infinite
+
+bool valid_alpha(double alpha) { return alpha > 0 && alpha <= static_cast<double>(std::numeric_limits<float>::max()); }
 
 bool ends_with_name(std::string_view path, std::string_view name) {
   return path == name ||
@@ -174,7 +178,7 @@ double LoraConfig::scaling(int64_t module_rank, double module_alpha) const {
 void LoraConfig::validate(std::string_view where) const {
   Faults faults;
   if (rank < 1 || rank > kMaxRank) faults.add("rank r is {}, expected 1 to {}", rank, kMaxRank);
-  if (!(alpha > 0) || !std::isfinite(alpha)) faults.add("lora_alpha is {}, expected > 0", alpha);
+  if (!valid_alpha(alpha)) faults.add("lora_alpha is {}, expected a number {}", alpha, kAlphaRange);
   if (!(dropout >= 0 && dropout < 1)) faults.add("lora_dropout is {}, expected in [0, 1)", dropout);
   for (const auto& [key, value] : rank_pattern) {
     if (value < 1 || value > kMaxRank) {
@@ -182,8 +186,8 @@ void LoraConfig::validate(std::string_view where) const {
     }
   }
   for (const auto& [key, value] : alpha_pattern) {
-    if (!(value > 0) || !std::isfinite(value)) {
-      faults.add("alpha_pattern '{}' is {}, expected > 0", printable(key), value);
+    if (!valid_alpha(value)) {
+      faults.add("alpha_pattern '{}' is {}, expected a number {}", printable(key), value, kAlphaRange);
     }
   }
   for (const int64_t layer : layers_to_transform) {
@@ -225,7 +229,7 @@ LoraConfig parse_lora_config(const Json& json, std::string_view where) {
               printable(type));
   }
   config.rank = fields.whole("r", 8, 1, kMaxRank);
-  config.alpha = fields.positive("lora_alpha", 8.0);  // PEFT's defaults
+  config.alpha = fields.number("lora_alpha", 8.0, valid_alpha, kAlphaRange);  // PEFT's defaults
   config.dropout = fields.number(
       "lora_dropout", 0.0, [](double x) { return x >= 0 && x < 1; }, "in [0, 1)");
   config.use_rslora = fields.boolean("use_rslora", false);
@@ -248,7 +252,7 @@ LoraConfig parse_lora_config(const Json& json, std::string_view where) {
       if (std::string_view(key) == "rank_pattern") {
         config.rank_pattern.emplace_back(name, inside.whole(name, std::nullopt, 1, kMaxRank));
       } else {
-        config.alpha_pattern.emplace_back(name, inside.positive(name, std::nullopt));
+        config.alpha_pattern.emplace_back(name, inside.number(name, std::nullopt, valid_alpha, kAlphaRange));
       }
     }
   }

@@ -316,8 +316,12 @@ ModelConfig parse_model_config(const Json& json, std::string_view where, std::sp
   config.raw = json;
   const Family& family = choose_family(fields, where, supported, config);
 
+  const size_t before_vocab = faults.lines().size();
   config.vocab_size = fields.whole("vocab_size", std::nullopt, 1, kMaxVocab);
+  const size_t before_width = faults.lines().size();
+  const int64_t known_vocab = before_width == before_vocab ? config.vocab_size : 0;  // 0: ids are not judged by it
   config.hidden_size = fields.whole("hidden_size", std::nullopt, 1, kMaxWidth);
+  const bool width_legal = faults.lines().size() == before_width;
   config.intermediate_size = fields.whole("intermediate_size", std::nullopt, 1, kMaxWidth);
   config.num_hidden_layers = fields.whole("num_hidden_layers", std::nullopt, 1, kMaxLayers);
   const size_t before_heads = faults.lines().size();
@@ -335,11 +339,10 @@ ModelConfig parse_model_config(const Json& json, std::string_view where, std::sp
     if (family.head_dim != 0) {
       log_info("{}: head_dim is missing, taking {}, the default of {}", where, config.head_dim, family.model_type);
     }
-    if (family.head_dim == 0 && heads_legal && fields.has("hidden_size") &&
-        config.hidden_size % config.num_attention_heads != 0) {
+    if (family.head_dim == 0 && heads_legal && width_legal && config.hidden_size % config.num_attention_heads != 0) {
       faults.add("num_attention_heads is {}, expected a divisor of hidden_size = {} where head_dim is missing",
                  config.num_attention_heads, config.hidden_size);
-    } else if (heads_legal && fields.has("hidden_size") && config.head_dim % 2 != 0) {
+    } else if (heads_legal && width_legal && config.head_dim % 2 != 0) {
       faults.add("hidden_size / num_attention_heads is {}, expected an even head_dim: rotary embedding turns pairs",
                  config.head_dim);
     }
@@ -371,9 +374,9 @@ ModelConfig parse_model_config(const Json& json, std::string_view where, std::sp
   read_windows(fields, family, where, config);
   read_moe(fields, family, config);
 
-  config.bos_token_id = read_id(fields, "bos_token_id", config.vocab_size, where);
-  config.pad_token_id = read_id(fields, "pad_token_id", config.vocab_size, where);
-  config.eos_token_ids = read_ids(fields, "eos_token_id", config.vocab_size, where);
+  config.bos_token_id = read_id(fields, "bos_token_id", known_vocab, where);
+  config.pad_token_id = read_id(fields, "pad_token_id", known_vocab, where);
+  config.eos_token_ids = read_ids(fields, "eos_token_id", known_vocab, where);
   config.initializer_range = fields.number(
       "initializer_range", 0.02, [](double x) { return x >= 0; }, ">= 0");
   config.torch_dtype = read_dtype(fields, where);

@@ -67,6 +67,19 @@ TEST(ModelConfig, NamesEveryFaultAtOnce) {
   }
 }
 
+TEST(ModelConfig, AFaultBringsNoOthers) {
+  Json json = tiny();
+  json.erase("head_dim");
+  json["hidden_size"] = 0;
+  EXPECT_EQ(error_of(json).find("num_attention_heads"), std::string::npos) << error_of(json);
+  json = tiny();
+  json["vocab_size"] = int64_t{1} << 40;
+  EXPECT_NE(error_of(json).find("vocab_size"), std::string::npos);
+  const test::CapturedLog log;
+  EXPECT_THROW(parse_model_config(json, "config.json"), Error);
+  EXPECT_EQ(log.text().find("outside the vocabulary"), std::string::npos) << log.text();
+}
+
 TEST(ModelConfig, RefusesUnknownFamiliesWithTheList) {
   Json json = tiny();
   json["model_type"] = "blimp2";
