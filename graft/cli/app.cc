@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <new>
 #include <vector>
@@ -34,6 +35,9 @@ int run(int argc, char** argv) {
   }
   try {
     cpu_level();  // a wrong GRAFT_CPU is a usage error before anything runs
+    if (const char* trace = std::getenv("GRAFT_TRACE"); trace != nullptr && std::string_view(trace) == "dispatch") {
+      fmt::print(stderr, "{}", dispatch_text());
+    }
   } catch (const Error& e) {
     print_error(e.what(), e.hint());
     return 2;

@@ -58,20 +58,26 @@ void add_field(CLI::App& command, TrainConfig& config, const TrainField& field) 
   option->group(std::string(field.group));
 }
 
+// A dry run's answer is its result and goes to standard output; a run's own lines are progress.
 void print_plan(const TrainPlan& plan, const TrainConfig& config, bool dry) {
-  fmt::print(stderr, "{} rows, {} tokens, {} of them trained; longest row {}; {} updates{}\n", count_text(plan.rows),
+  std::FILE* const to = dry ? stdout : stderr;
+  fmt::print(to, "{} rows, {} tokens, {} of them trained; longest row {}; {} updates{}\n", count_text(plan.rows),
              count_text(plan.tokens), count_text(plan.trained_tokens), count_text(plan.longest), count_text(plan.steps),
-             plan.valid_rows > 0 ? fmt::format("; {} rows to validate", count_text(plan.valid_rows)) : "");
-  fmt::print(stderr, "trainable params: {} || all params: {} || trainable%: {:.4f}\n",
+             plan.valid_rows > 0
+                 ? fmt::format("; {} row{} to validate", count_text(plan.valid_rows), plan.valid_rows == 1 ? "" : "s")
+                 : "");
+  fmt::print(to, "trainable params: {} || all params: {} || trainable%: {:.4f}\n",
              count_text(plan.trainable_parameters), count_text(plan.model_parameters),
              100.0 * static_cast<double>(plan.trainable_parameters) / static_cast<double>(plan.model_parameters));
   fmt::print(
-      stderr, "compute {}; peak memory {} (forecast){}\n", plan.dtype, memory_text(plan.forecast_memory_bytes),
+      to, "compute {}; peak memory {} (forecast){}\n", plan.dtype, memory_text(plan.forecast_memory_bytes),
       plan.recompute_every > 0 ? fmt::format("; activations recomputed every {} layers", plan.recompute_every) : "");
   if (!dry) return;
-  for (const std::string& preview : plan.previews) fmt::print(stderr, "\n{}\n", preview);
-  if (plan.seconds > 0) fmt::print(stderr, "\nestimated time {}\n", duration_text(plan.seconds));
-  fmt::print(stderr, "nothing was written; without --dry-run the result goes to {}\n", config.out);
+  for (const std::string& preview : plan.previews) {
+    fmt::print("\n{}{}", preview, preview.ends_with('\n') ? "" : "\n");
+  }
+  if (plan.seconds > 0) fmt::print("\nestimated time {}\n", duration_text(plan.seconds));
+  fmt::print("nothing was written; without --dry-run the result goes to {}\n", config.out);
 }
 
 Json plan_json(const TrainPlan& plan) {
@@ -103,6 +109,11 @@ void run_train(TrainConfig& config) {
       if (value->empty() && !brought) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", flag);
     }
     if (!missing.empty()) throw UsageError(missing + " missing: give it, or a --config that holds it");
+    try {  // no file has a part in what is wrong here
+      if (!config.resume) config.validate(/*check_required=*/false);
+    } catch (const Error& e) {
+      throw UsageError(e.what());
+    }
   }
   CommonFlags common;
   common.threads = static_cast<int>(config.threads);
@@ -145,11 +156,13 @@ void run_train(TrainConfig& config) {
   if (result.interrupted) throw Interrupted(result.message);
   if (!quiet) {
     if (!result.message.empty()) fmt::print(stderr, "{}\n", result.message);
-    fmt::print(stderr,
-               "{} updates in {}, {} tokens/s, peak memory {} (forecast {})\n{} written: adapter and report.html\n",
+    fmt::print(stderr, "{} updates in {}, {}peak memory {} (forecast {})\n{} written: {} and report.html\n",
                count_text(result.steps), duration_text(result.seconds),
-               count_text(static_cast<int64_t>(result.tokens_per_second)), memory_text(result.peak_memory_bytes),
-               memory_text(result.forecast_memory_bytes), result.adapter);
+               result.tokens_per_second > 0  // 0: the run was finished already
+                   ? count_text(static_cast<int64_t>(result.tokens_per_second)) + " tokens/s, "
+                   : "",
+               memory_text(result.peak_memory_bytes), memory_text(result.forecast_memory_bytes), result.adapter,
+               trainer.config().method == "full" ? "model" : "adapter");
   }
 }
 

@@ -134,6 +134,10 @@ class Train(unittest.TestCase):
         for key in ("rows", "tokens", "trained_tokens", "longest", "steps", "forecast_memory_bytes", "seconds"):
             self.assertIn(key, answer)
         self.assertFalse((self.dir / "dry").exists())
+        said = graft(*self.arguments("dry", "--dry-run"))  # the answer is a result
+        self.assertIn("peak memory", said.out)
+        self.assertIn("nothing was written", said.out)
+        self.assertEqual(said.err, "")
 
 
 if __name__ == "__main__":

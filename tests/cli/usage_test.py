@@ -38,7 +38,10 @@ class Usage(unittest.TestCase):
         cases = [[], ["no-such-command"], ["train"], ["train", "--no-such-flag"],
                  ["train", "--model", "m", "--data", "d", "--out", "o", "--rank", "x"],
                  ["train", "--model", "m", "--data", "d", "--out", "o", "--schedule", "sideways"],
-                 ["train", "--model", "m", "--data", "d", "--out", "o", "--dtype", "f12"]]
+                 ["train", "--model", "m", "--data", "d", "--out", "o", "--dtype", "f12"],
+                 ["train", "--model", "m", "--data", "d", "--out", "o", "--adapter", "a", "--rank", "4"],
+                 ["train", "--model", "m", "--data", "d", "--out", "o", "--epochs", "1", "--steps", "4"],
+                 ["train", "--model", "m", "--data", "d", "--out", "o", "--template-arg", "x"]]
         for arguments in cases:
             with self.subTest(" ".join(arguments)):
                 result = graft(*arguments)
@@ -54,6 +57,19 @@ class Usage(unittest.TestCase):
         for cap in (other, "warp"):
             result = graft("dump", "m", "--input", "i", "--output", "o", env={"GRAFT_CPU": cap})
             self.assertEqual(result.code, 2, (cap, result))
+
+    def test_trace_of_the_dispatch(self):
+        def trace(**env):
+            result = graft("--version", env={"GRAFT_TRACE": "dispatch", **env})
+            self.assertEqual(result.code, 0, result)
+            return result.err
+
+        self.assertRegex(trace(), r"(?m)^dispatch: f32 and f16 arithmetic: \w+$")
+        capped = trace(GRAFT_CPU="scalar")
+        self.assertIn("arithmetic: scalar\n", capped)
+        self.assertNotIn("scalar does not run", capped)
+        self.assertRegex(capped, r"does not run: (this CPU lacks it|capped by GRAFT_CPU)")
+        self.assertEqual(graft("--version").err, "")
 
     def test_failure_is_1_with_a_hint(self):
         result = graft("train", "--model", "/nowhere/model", "--data", "/nowhere/data.jsonl", "--out", "/nowhere/out")
