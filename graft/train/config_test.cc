@@ -5,6 +5,7 @@
 #include <set>
 
 #include "graft/base/error.h"
+#include "tests/support/error_of.h"
 
 namespace graft {
 namespace {
@@ -13,16 +14,6 @@ void set(TrainConfig& config, std::string_view name, std::string_view text) {
   const TrainField* field = find_train_field(name);
   ASSERT_NE(field, nullptr) << name;
   set_train_field(config, *field, text);
-}
-
-template <typename F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
 }
 
 #define EXPECT_MENTIONS(text, word) EXPECT_NE(std::string(text).find(word), std::string::npos) << text
@@ -80,7 +71,7 @@ TEST(TrainConfig, OneErrorNamesEveryFault) {
   c.recompute = "every:0";
   c.rank_pattern = {"q_proj=2.5"};
   c.valid = "120%";
-  const std::string text = error_of([&] { c.validate(); });
+  const std::string text = test::error_of([&] { c.validate(); });
   for (const char* word :
        {"model is missing", "data is missing", "out is missing", "rank is 0, expected >= 1",
         "dropout is 1, expected [0, 1)", "alpha is nan", "lr is -1, expected > 0", "beta2 is 1", "schedule is cosin",
@@ -100,7 +91,7 @@ TEST(TrainConfig, FaultsBetweenFields) {
   set(c, "min_lr", "1e-4");
   set(c, "adapter", "a");
   set(c, "rank", "8");
-  const std::string text = error_of([&] { c.validate(false); });
+  const std::string text = test::error_of([&] { c.validate(false); });
   for (const char* word : {"epochs and steps", "batch_size and batch_tokens", "warmup is 10", "min_lr is 0.0001",
                            "rank is given with --adapter"}) {
     EXPECT_MENTIONS(text, word);
@@ -127,13 +118,13 @@ TEST(TrainConfig, ValuesOfFlags) {
   EXPECT_TRUE(c.pack);
   set(c, "resume", "");
   EXPECT_EQ(c.resume, std::optional<std::string>(""));
-  EXPECT_MENTIONS(error_of([&] { set(c, "rank", "8.5"); }), "rank is 8.5, expected a whole number >= 1");
-  EXPECT_MENTIONS(error_of([&] { set(c, "lr", "fast"); }), "lr is fast, expected > 0");
-  EXPECT_MENTIONS(error_of([&] { set(c, "lr", "inf"); }), "lr is inf");
-  EXPECT_MENTIONS(error_of([&] { set(c, "method", "qlora"); }), "expected one of lora, full");
-  EXPECT_MENTIONS(error_of([&] { set(c, "warmup", "120%"); }), "warmup");
-  EXPECT_MENTIONS(error_of([&] { set(c, "memory_limit", "8X"); }), "memory_limit");
-  EXPECT_MENTIONS(error_of([&] { set(c, "seed", "99999999999999999999"); }), "seed");
+  EXPECT_MENTIONS(test::error_of([&] { set(c, "rank", "8.5"); }), "rank is 8.5, expected a whole number >= 1");
+  EXPECT_MENTIONS(test::error_of([&] { set(c, "lr", "fast"); }), "lr is fast, expected > 0");
+  EXPECT_MENTIONS(test::error_of([&] { set(c, "lr", "inf"); }), "lr is inf");
+  EXPECT_MENTIONS(test::error_of([&] { set(c, "method", "qlora"); }), "expected one of lora, full");
+  EXPECT_MENTIONS(test::error_of([&] { set(c, "warmup", "120%"); }), "warmup");
+  EXPECT_MENTIONS(test::error_of([&] { set(c, "memory_limit", "8X"); }), "memory_limit");
+  EXPECT_MENTIONS(test::error_of([&] { set(c, "seed", "99999999999999999999"); }), "seed");
 }
 
 TEST(TrainConfig, SizesAndShares) {
@@ -208,7 +199,7 @@ TEST(TrainConfig, FlagsWinOverToml) {
 
 TEST(TrainConfig, TomlFaultsAreReportedTogether) {
   TrainConfig c;
-  const std::string text = error_of([&] {
+  const std::string text = test::error_of([&] {
     parse_train_toml(c, "learning = 3\nbatch-size = 4\nrank = \"8\"\nlr = nan\npack = 1\nresume = \"x\"\nalpha = [1]\n",
                      "f.toml");
   });
@@ -217,10 +208,10 @@ TEST(TrainConfig, TomlFaultsAreReportedTogether) {
                            "f.toml:6: unknown setting 'resume'", "f.toml:7: alpha is an array"}) {
     EXPECT_MENTIONS(text, word);
   }
-  EXPECT_MENTIONS(error_of([&] { parse_train_toml(c, "a = 1\nb = = 2", "f.toml"); }), "f.toml:2");
-  EXPECT_MENTIONS(error_of([&] { parse_train_toml(c, "rank = 1\nrank = 2", "f.toml"); }), "f.toml:2");
-  EXPECT_FALSE(error_of([&] { parse_train_toml(c, "a = " + std::string(100000, '['), "f.toml"); }).empty());
-  EXPECT_FALSE(error_of([&] { parse_train_toml(c, "a = \"\xFF\"", "f.toml"); }).empty());
+  EXPECT_MENTIONS(test::error_of([&] { parse_train_toml(c, "a = 1\nb = = 2", "f.toml"); }), "f.toml:2");
+  EXPECT_MENTIONS(test::error_of([&] { parse_train_toml(c, "rank = 1\nrank = 2", "f.toml"); }), "f.toml:2");
+  EXPECT_FALSE(test::error_of([&] { parse_train_toml(c, "a = " + std::string(100000, '['), "f.toml"); }).empty());
+  EXPECT_FALSE(test::error_of([&] { parse_train_toml(c, "a = \"\xFF\"", "f.toml"); }).empty());
 }
 
 TEST(TrainConfig, ResumeKeepsSettingsAndRefusesChangesByName) {
@@ -245,7 +236,7 @@ TEST(TrainConfig, ResumeKeepsSettingsAndRefusesChangesByName) {
   set(now, "lr", "0.02");
   set(now, "rank", "16");
   set(now, "weight_decay", "0.01");  // given, but the same
-  const std::string text = error_of([&] { resume_train_config(saved, now); });
+  const std::string text = test::error_of([&] { resume_train_config(saved, now); });
   EXPECT_MENTIONS(text, "lr was 0.01, is 0.02");
   EXPECT_MENTIONS(text, "rank was 8, is 16");
   EXPECT_EQ(text.find("weight_decay"), std::string::npos);

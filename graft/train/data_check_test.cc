@@ -104,7 +104,7 @@ TEST(DataCheck, RowsBeyondTheLimitAreNamed) {
   EXPECT_NE(one.text(false).find("d.jsonl:2: the row has "), std::string::npos) << one.text(false);
   EXPECT_TRUE(check(1000).passes());
   for (const char* how : {"truncate", "drop"}) {  // and not stop
-    EXPECT_TRUE(check_data(folder / "d.jsonl", kModel, {.too_long = how, .max_length = 4}, 0, pool).passes());
+    EXPECT_TRUE(check_data(folder / "d.jsonl", kCheckModel, {.too_long = how, .max_length = 4}, 0, pool).passes());
   }
   const DataCheck all = check(1);
   EXPECT_EQ(all.faults.num_fatal, 1);  // the limit's fault, not each row's

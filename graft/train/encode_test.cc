@@ -5,23 +5,14 @@
 #include <filesystem>
 #include <map>
 
-#include "graft/base/error.h"
 #include "graft/base/file.h"
 #include "graft/formats/jsonl.h"
 #include "tests/support/bad_case.h"
+#include "tests/support/error_of.h"
 #include "tests/support/fixtures.h"
 
 namespace graft {
 namespace {
-
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
-}
 
 const char kEncodeModel[] = "tests/data/tokenizer/qwen2";
 
@@ -128,7 +119,7 @@ TEST(RowEncoder, LossOn) {
   EXPECT_EQ(all.label_weights[0], 0);
   const RowEncoder encoder(model, {.loss_on = "assistant"});
   ThreadPool pool(1);
-  const std::string text = error_of([&] { load_rows(text_rows(folder), encoder, pool); });
+  const std::string text = test::error_of([&] { load_rows(text_rows(folder), encoder, pool); });
   EXPECT_NE(text.find("loss_on is assistant, but text rows have no assistant"), std::string::npos) << text;
 }
 
@@ -144,7 +135,7 @@ TEST(RowEncoder, TooLongRows) {
   const auto beyond = std::count_if(lengths.begin(), lengths.end(), [&](int64_t n) { return n > limit; });
   ASSERT_GT(beyond, 0);
 
-  const std::string text = error_of([&] { load_rows(data, RowEncoder(model, {.max_length = limit}), pool); });
+  const std::string text = test::error_of([&] { load_rows(data, RowEncoder(model, {.max_length = limit}), pool); });
   EXPECT_NE(text.find(fmt::format("{} fault", beyond)), std::string::npos) << text;
   EXPECT_NE(text.find(fmt::format("max_length is {}", limit)), std::string::npos) << text;
 
@@ -291,10 +282,10 @@ TEST(RowEncoder, ChatRowsNeedATemplate) {
   std::filesystem::copy("tests/data/tokenizer/qwen2/tokenizer.json", folder / "tokenizer.json");
   const RowEncoder encoder(folder.path(), {});
   ThreadPool pool(1);
-  const std::string text = error_of([&] { load_rows(chat_rows(folder), encoder, pool); });
+  const std::string text = test::error_of([&] { load_rows(chat_rows(folder), encoder, pool); });
   EXPECT_NE(text.find("template"), std::string::npos) << text;
   EXPECT_EQ(text.find("faults"), std::string::npos) << "said once, not per row: " << text;
-  const std::string end = error_of([&] { load_rows(text_rows(folder), encoder, pool); });
+  const std::string end = test::error_of([&] { load_rows(text_rows(folder), encoder, pool); });
   EXPECT_NE(end.find("end token"), std::string::npos) << end;
 }
 
