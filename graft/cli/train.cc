@@ -18,7 +18,7 @@ std::string default_text(const TrainField& field) {
   const bool is_switch = std::holds_alternative<bool TrainConfig::*>(field.member);
   if (is_switch || field.help.find("(default") != std::string_view::npos) return "";
   const std::string text = train_field_text(defaults, field);
-  return text == "0" && field.value == "N" && field.name != "seed" ? "" : text;
+  return text == "0" && (field.value == "N" || field.value == "SIZE") && field.name != "seed" ? "" : text;
 }
 
 // Every field of TrainConfig is a flag: name, help and range stand in train_fields() and nowhere else.

@@ -98,6 +98,16 @@ TEST(Decoder, LossFollowsTheGradientOfEveryKindOfAdapter) {
     check_direction(tiny, random_adapter(tiny.workers.context, tiny.single, lora_config(3, "q_proj,lm_head"), 7),
                     options);
   }
+  for (const bool at_rank : {false, true}) {
+    SCOPED_TRACE(at_rank ? "dropout of rank activations on the head" : "dropout on the head");
+    const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(3, "lm_head"), 7);
+    DecoderOptions options = train;
+    options.dropout = 0.4, options.dropout_at_rank = at_rank;
+    check_direction(tiny, adapter, options);
+    DecoderBench with(tiny.workers.context, tiny.single, options, {&adapter});
+    DecoderBench without(tiny.workers.context, tiny.single, train, {&adapter});
+    EXPECT_GT(std::fabs(with.run() - without.run()), 1e-4);
+  }
   {
     // The norm is a constant to the gradient, so that only a step of the magnitudes is followed; A and B are the ops' tests'.
     SCOPED_TRACE("DoRA on the head and the embedding");

@@ -199,6 +199,7 @@ void add_head(Builder& b, const ModelConfig& c, const DecoderOptions& options, V
     return;
   }
   out.label_rows = g.bound("label_rows", {Rows::kLabels, 0, 1, 0}, DType::kI32);
+  const Value tokens = x;
   x = gather_rows(g, x, out.label_rows);
   if (options.output == DecoderOutput::kLastLogits) {
     out.logits = linear(g, b.context(), x, head);
@@ -213,9 +214,10 @@ void add_head(Builder& b, const ModelConfig& c, const DecoderOptions& options, V
   attr.compute = options.compute;
   attr.chunk_rows = options.head_chunk_rows;
   attr.train = options.output == DecoderOutput::kTrain;
-  LinearContext context = b.context();
-  context.dropout = {};  // label rows have no keys of their own
-  const Value h = lora_rows(g, context, x, head);
+  // Dropout draws by the keys of tokens, so with it the small product runs on all of them.
+  const bool by_token = b.context().dropout.p > 0 && !head.adapters.empty();
+  const Value h = by_token ? gather_rows(g, lora_rows(g, b.context(), tokens, head), out.label_rows)
+                           : lora_rows(g, b.context(), x, head);
   if (h) attr.lora_scaling = head.adapters[0].scaling;
   out.nll = head_loss(g, x, head.weight, out.labels, out.label_weights, out.loss, h, h ? head.adapters[0].b : Value{},
                       attr, head.magnitude, head.magnitude ? dora_norm(g, head.weight, head.adapters[0]) : Value{});

@@ -128,6 +128,8 @@ class DecoderBench {
     plan.bind(graph.ids, batch.ids.data());
     plan.bind(graph.positions, batch.positions.data());
     plan.bind(graph.sequence_offsets, batch.offsets.data());
+    for (size_t i = 0; i < batch.ids.size(); ++i) row_keys_.push_back(i);
+    if (graph.row_keys) plan.bind(graph.row_keys, row_keys_.data());
     if (graph.label_rows) plan.bind(graph.label_rows, batch.label_rows.data());
     if (graph.labels) plan.bind(graph.labels, batch.labels.data());
     if (graph.label_weights) plan.bind(graph.label_weights, batch.weights.data());
@@ -180,6 +182,7 @@ class DecoderBench {
   }
   Context* context_;
   RopeTable rope_;
+  std::vector<uint64_t> row_keys_;  // of dropout: a key per token
   double loss_ = 0;
   std::map<std::string, Value> handles_;
   std::map<int32_t, std::vector<std::byte>> memory_;

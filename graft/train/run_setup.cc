@@ -141,10 +141,15 @@ MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites,
   } else if (automatic) {
     recompute = {0, 1};
   }
+  // The sums of a head's own gradient begin anew with each chunk. So that --memory-limit never changes a result, a head that is trained
+  // has one size of chunk; where it is frozen, the size does not show.
+  const bool head_trained = sites == nullptr || sites->find("lm_head") != nullptr || sites->saves("lm_head") ||
+                            (folder.config.tie_word_embeddings && sites->saves("model.embed_tokens"));
+  const int64_t most_rows = most_head_chunk_rows(folder.config.vocab_size), least_rows = head_trained ? most_rows : 8;
   MemoryChoice smallest;
   smallest.forecast_bytes = INT64_MAX;
   for (const int every : recompute) {
-    for (int64_t chunk = most_head_chunk_rows(folder.config.vocab_size); chunk >= 8; chunk /= 2) {
+    for (int64_t chunk = most_rows; chunk >= least_rows; chunk /= 2) {
       StepOptions options = given;
       options.recompute_every = every;
       options.head_chunk_rows = chunk;
