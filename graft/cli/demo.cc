@@ -126,7 +126,7 @@ void run_demo(const DemoFlags& flags) {
   config.targets = "all-linear";
   config.lr = 4e-3;
   config.schedule = "cosine";
-  config.warmup = parse_steps_or_share("30");
+  config.warmup = parse_steps_or_share("5%");
   config.batch_size = 8;
   config.steps = flags.steps;
   config.seed = static_cast<int64_t>(flags.common.seed);

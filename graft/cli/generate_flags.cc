@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "graft/base/error.h"
+
 namespace graft {
 namespace {
 
@@ -57,6 +59,11 @@ void apply_logit_bias(const std::vector<std::string>& logit_bias, SamplingOption
   for (const std::string& text : logit_bias) {
     const auto [id, bias] = parse_bias(text);
     sampling.logit_bias.insert_or_assign(id, bias);
+  }
+  try {
+    sampling.validate();  // what the ranges of the flags let through: NaN
+  } catch (const Error& e) {
+    throw UsageError(e.what());
   }
 }
 

@@ -19,7 +19,8 @@ struct GenerateFlags {
   bool greedy = false, raw = false, chat = false;
   CLI::App* command = nullptr;
 };
-// The flags that shape a token's distribution; `logit_bias` holds ID=X until apply_logit_bias (UsageError where it does not read so).
+// The flags that shape a token's distribution; `logit_bias` holds ID=X until apply_logit_bias, which throws UsageError
+// where it does not read so or a value is none (NaN).
 void add_sampling_flags(CLI::App& command, SamplingOptions& sampling, std::vector<std::string>& logit_bias);
 void apply_logit_bias(const std::vector<std::string>& logit_bias, SamplingOptions& sampling);
 void add_generate_flags(CLI::App& command, GenerateFlags& flags);

@@ -133,7 +133,7 @@ View<const float, 2> Engine::forward(std::span<const Feed> feeds) {
     GRAFT_CHECK(!feed.ids.empty(), "engine: a sequence without new tokens");
     GRAFT_CHECK((feed.cache != nullptr) == cached, "engine: sequences with and without a cache in one call");
     const int64_t end = (cached ? feed.cache->length() : 0) + static_cast<int64_t>(feed.ids.size());
-    GRAFT_CHECK_HINT(end <= options_.max_length, "shorten the prompt or raise the limit",
+    GRAFT_CHECK_HINT(end <= options_.max_length, "shorten the prompt, or take a model with a longer context",
                      "the sequence has {} tokens, the limit is {}", end, options_.max_length);
     GRAFT_CHECK(!cached || end <= feed.cache->max_length(),
                 "the key-value cache is full: {} tokens and {} new ones, it holds {}", feed.cache->length(),

@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "graft/base/error.h"
 #include "graft/base/random.h"
@@ -48,9 +49,9 @@ void keep_top_p(Candidates& c, double p) {
 }  // namespace
 
 void SamplingOptions::validate() const {
-  std::string faults;
+  std::vector<std::string> faults;
   const auto check = [&](bool ok, const char* name, double value, const char* expected) {
-    if (!ok) faults += fmt::format("\n  {} is {}, expected {}", name, value, expected);
+    if (!ok) faults.push_back(fmt::format("{} is {}, expected {}", name, value, expected));
   };
   check(repetition_penalty > 0 && std::isfinite(repetition_penalty), "repetition_penalty", repetition_penalty, "> 0");
   check(std::isfinite(frequency_penalty), "frequency_penalty", frequency_penalty, "a number");
@@ -63,7 +64,7 @@ void SamplingOptions::validate() const {
     check(!std::isnan(bias) && bias != kInfinity, "logit_bias", bias, "a number, or -infinity to ban");
   }
   check(repeat_last_n >= 0, "repeat_last_n", static_cast<double>(repeat_last_n), ">= 0");
-  GRAFT_CHECK(faults.empty(), "sampling:{}", faults);
+  GRAFT_CHECK(faults.empty(), "sampling: {}", fmt::join(faults, "; "));
 }
 
 int32_t argmax(std::span<const float> logits) {

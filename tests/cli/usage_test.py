@@ -41,7 +41,8 @@ class Usage(unittest.TestCase):
                  ["train", "--model", "m", "--data", "d", "--out", "o", "--dtype", "f12"],
                  ["train", "--model", "m", "--data", "d", "--out", "o", "--adapter", "a", "--rank", "4"],
                  ["train", "--model", "m", "--data", "d", "--out", "o", "--epochs", "1", "--steps", "4"],
-                 ["train", "--model", "m", "--data", "d", "--out", "o", "--template-arg", "x"]]
+                 ["train", "--model", "m", "--data", "d", "--out", "o", "--template-arg", "x"],
+                 ["generate", "m", "--prompt", "p", "--temperature", "nan"], ["generate", "m", "--prompt", "p", "--top-p", "0"]]
         for arguments in cases:
             with self.subTest(" ".join(arguments)):
                 result = graft(*arguments)
