@@ -283,7 +283,7 @@ struct RowReader::Impl {
       const std::string what = shorten(e.what(), path, at, where);
       const char* hint = !text.empty() && text.front() == '{' && text.find("'") < text.find('"')
                              ? "a Python dictionary is not JSON: write double quotes (json.dumps)"
-                             : "";
+                             : "a row is one whole JSON object; in .jsonl it stands on a line of its own";
       faults.add(where, what, hint);
       return false;
     }

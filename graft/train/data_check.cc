@@ -288,9 +288,14 @@ std::string DataCheck::text(bool color) const {
   for (const ShownRow& row : shown) out += "\n" + shown_row_text(row, color);
   if (faults.num_fatal > 0) {
     out += fmt::format("\n{} {}:\n", count_text(faults.num_fatal), faults.num_fatal == 1 ? "fault" : "faults");
+    std::string hint;  // stands once, below the faults that share it
     for (const DataFault& fault : faults.kept) {
-      if (fault.fatal) out += fmt::format("  {}: {}\n", fault.where, fault.what);
+      if (!fault.fatal) continue;
+      if (fault.hint != hint && !hint.empty()) out += fmt::format("    hint: {}\n", hint);
+      hint = fault.hint;
+      out += fmt::format("  {}: {}\n", fault.where, fault.what);
     }
+    if (!hint.empty()) out += fmt::format("    hint: {}\n", hint);
   }
   return out;
 }

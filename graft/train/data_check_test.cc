@@ -5,6 +5,7 @@
 #include "graft/base/error.h"
 #include "graft/base/file.h"
 #include "graft/formats/safetensors.h"
+#include "graft/train/rows.h"
 #include "tests/support/bad_case.h"
 
 namespace graft {
@@ -140,6 +141,21 @@ TEST(DataCheck, FaultsOfAllFilesStandInTheAnswer) {
   EXPECT_NE(faults[0]["where"].get<std::string>().find("train.jsonl:2"), std::string::npos);
   EXPECT_NE(faults[1]["where"].get<std::string>().find("valid.jsonl:1"), std::string::npos);
   EXPECT_NE(faults[1]["hint"].get<std::string>().find("messages"), std::string::npos);
+  // Every kind of fault says what to do, below the faults that share it and once in a refusal.
+  for (const Json& fault : faults) {
+    const auto hint = fault["hint"].get<std::string>();
+    ASSERT_FALSE(hint.empty());
+    EXPECT_NE(check.text(false).find("    hint: " + hint + "\n"), std::string::npos) << check.text(false);
+  }
+  write_file(folder / "three.jsonl", "{\"text\": \"a\"}\n{\"text\": 5}\n{\"text\": 6}\n{\"text\": \"b\"\n");
+  try {
+    read_data_rows(folder / "three.jsonl").faults.throw_if_fatal("three.jsonl");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(
+        e.hint(),
+        "correct the row or take it out; a row is one whole JSON object; in .jsonl it stands on a line of its own");
+  }
 }
 
 }  // namespace

@@ -23,18 +23,23 @@ void DataFaults::add(DataFault fault) {
 
 void DataFaults::throw_if_fatal(std::string_view what) const {
   constexpr int64_t kMaxShown = 50;
+  constexpr size_t kMaxHints = 4;
   if (num_fatal == 0) return;
-  std::string text, hint;
+  std::string text;
+  std::vector<std::string_view> hints;  // each once: the faults may be of several kinds
   int64_t shown = 0;
   for (const DataFault& fault : kept) {
     if (!fault.fatal) continue;
     if (++shown > kMaxShown) break;
     text += fmt::format("{}{}: {}", num_fatal > 1 ? "\n  " : " ", fault.where, fault.what);
-    if (hint.empty()) hint = fault.hint;
+    if (!fault.hint.empty() && hints.size() < kMaxHints &&
+        std::find(hints.begin(), hints.end(), fault.hint) == hints.end()) {
+      hints.push_back(fault.hint);
+    }
   }
   if (num_fatal > kMaxShown) text += fmt::format("\n  … and {} more", num_fatal - kMaxShown);
   throw Error(num_fatal > 1 ? fmt::format("{}: {} faults{}", what, num_fatal, text) : fmt::format("{}:{}", what, text),
-              hint);
+              fmt::format("{}", fmt::join(hints, "; ")));
 }
 
 std::string DataRows::where(const DataRow& row) const {
@@ -99,6 +104,7 @@ DataRows read_data_rows(const std::string& path) {
     row.line = whole_file ? 0 : json.line;
     if (whole_file && is_blank(json.value["text"].get_ref<const std::string&>())) continue;
     const bool good = parse_row(std::move(json.value), &row, [&](std::string what, std::string hint) {
+      if (hint.empty()) hint = "correct the row or take it out";
       out.faults.add({out.where(row), std::move(what), std::move(hint)});
     });
     if (!good) continue;
