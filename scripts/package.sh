@@ -25,7 +25,7 @@ tar -C "$test" -xzf "build/$name.tar.gz"
 env -i "$test/$name/bin/graft" --version
 if [ "${1:-}" = --demo ]; then (cd "$test" && env -i "$name/bin/graft" demo); fi  # about two minutes
 if [ "$(id -u)" = 0 ]; then
-  env -i chroot "$test" "/$name/bin/graft" --version >/dev/null
+  env -i "$(PATH=$PATH:/usr/sbin; command -v chroot)" "$test" "/$name/bin/graft" --version >/dev/null
   echo "package: runs in an empty root directory"
 fi
 ls -l "build/$name.tar.gz"
