@@ -106,10 +106,9 @@ void read_rope_scaling(const JsonFields& fields, const Json* object, ModelConfig
     rope.original_max_position_embeddings =
         fields.whole("original_max_position_embeddings", std::nullopt, 1, kMaxPositions);
   } else {
-    const bool needed = rope.type == "llama3" || longrope;
     rope.original_max_position_embeddings =
         scaling.whole("original_max_position_embeddings",
-                      needed ? std::nullopt : std::optional(config.max_position_embeddings), 1, kMaxPositions);
+                      longrope ? std::nullopt : std::optional(config.max_position_embeddings), 1, kMaxPositions);
   }
   const double stretch = static_cast<double>(config.max_position_embeddings) /
                          static_cast<double>(std::max<int64_t>(rope.original_max_position_embeddings, 1));

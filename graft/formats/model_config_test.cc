@@ -141,6 +141,9 @@ TEST(ModelConfig, ReadsEveryFormOfRopeScaling) {
   c = read({{"rope_parameters", {{"full_attention", {{"rope_theta", 3e4}, {"rope_type", "default"}}}}}});
   EXPECT_EQ(c.rope_theta, 3e4);
   c = read(
+      {{"rope_scaling", {{"rope_type", "llama3"}, {"factor", 8}, {"low_freq_factor", 1}, {"high_freq_factor", 4}}}});
+  EXPECT_EQ(c.rope_scaling.original_max_position_embeddings, 128);  // as transformers: max_position_embeddings
+  c = read(
       {{"rope_scaling", {{"rope_type", "longrope"}, {"short_factor", {1, 1, 1, 1}}, {"long_factor", {2, 2, 2, 2}}}},
        {"original_max_position_embeddings", 32}});
   EXPECT_EQ(c.rope_scaling.factor, 4.0);  // 128 / 32
