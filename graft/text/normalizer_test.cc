@@ -54,6 +54,8 @@ TEST(Normalizer, UnicodeForms) {
 TEST(Normalizer, LeavesAloneWhatTheReferenceDoesNotKnow) {
   EXPECT_EQ(run(kNfkc, "\u32FF"), "\u32FF");  // Unicode 12.1
   EXPECT_EQ(run(kNfkc, "\u32FE"), "\u30F2");
+  EXPECT_EQ(run(kNfc, "\u0331\u0EBA"), "\u0331\u0EBA");  // a mark of class 9 since Unicode 12
+  EXPECT_EQ(run(kNfc, "\u0331\u0E3A"), "\u0E3A\u0331");
 }
 
 // As the reference library aligns "élégant" decomposed and composed again.
