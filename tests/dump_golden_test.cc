@@ -182,6 +182,44 @@ TEST(Dump, PaddingAndIgnoredLabelsNeverShow) {
   }
 }
 
+// A place left out in the middle keeps its position, as in transformers, which computed the figures in f64.
+TEST(Dump, PositionsCountThePlacesLeftOut) {
+  Machine machine;
+  const TempDir dir;
+  const std::vector<int64_t> ids = {5, 12, 19, 26, 33, 40};
+  DumpConfig c;
+  c.model = "tests/data/tiny";
+  c.input = dir / "in.safetensors";
+  c.want = {"logits", "nll", "loss"};
+  write_i64(
+      c.input,
+      {{"input_ids", {{1, 6}, ids}}, {"labels", {{1, 6}, ids}}, {"attention_mask", {{1, 6}, {1, 1, 0, 1, 1, 1}}}});
+  const Tensors got = run_dump(machine.context, c);
+  const std::vector<float>& logits = got.at("logits").values;
+  const auto last = logits.begin() + static_cast<ptrdiff_t>(logits.size() / 6 * 5);
+  EXPECT_LE(distance({last, last + 4}, {0.2574363f, 1.1572343f, -1.1312937f, -1.2924208f}), kLogits);
+  // The label left out and the one after it do not count.
+  EXPECT_LE(distance(got.at("token_nll").values, {6.63905f, 0, 0, 7.2492796f, 5.7935444f}), loss_bar(7.2));
+  EXPECT_NEAR(got.at("loss").values[0], (6.63905 + 7.2492796 + 5.7935444) / 3, loss_bar(7.2));
+}
+
+TEST(Dump, AWindowThatWouldCountPlacesLeftOutIsRefused) {
+  GRAFT_NEEDS_FIXTURES();
+  Machine machine;
+  const TempDir dir;
+  DumpConfig c;
+  c.model = fixtures() + "/models/mistral";  // a window of 12
+  c.input = dir / "in.safetensors";
+  const std::vector<int64_t> ids(16, 7);
+  std::vector<int64_t> mask(16, 1);
+  mask[3] = 0, mask[12] = mask[13] = mask[14] = mask[15] = 0;
+  write_i64(c.input, {{"input_ids", {{1, 16}, ids}}, {"attention_mask", {{1, 16}, mask}}});
+  EXPECT_NO_THROW(run_dump(machine.context, c));  // 12 places: no window ends
+  mask[12] = 1;
+  write_i64(c.input, {{"input_ids", {{1, 16}, ids}}, {"attention_mask", {{1, 16}, mask}}});
+  EXPECT_THROW(run_dump(machine.context, c), Error);
+}
+
 TEST(Dump, SaysWhatIsWrong) {
   Machine machine;
   const TempDir dir;
@@ -209,6 +247,8 @@ TEST(Dump, SaysWhatIsWrong) {
   EXPECT_NE(message(c).find("input_ids[0, 2]"), std::string::npos);
   write_i64(c.input, {{"input_ids", {{1, 3}, {1, 2, 3}}}, {"attention_mask", {{1, 3}, {0, 0, 0}}}});
   EXPECT_NE(message(c).find("no token is left"), std::string::npos);
+  write_i64(c.input, {{"input_ids", {{1, 3}, {1, 2, 3}}}, {"position_ids", {{1, 3}, {0, 1, 0}}}});
+  EXPECT_NE(message(c).find("position_ids"), std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(dir / "out.safetensors"));
 }
 

@@ -40,16 +40,21 @@ Inputs read_inputs(const std::string& path, const ModelConfig& config) {
   in.ids = file.read_i64("input_ids");
   in.mask = read_like_ids(file, "attention_mask", info);
   in.labels = read_like_ids(file, "labels", info);
+  GRAFT_CHECK_HINT(file.find("position_ids") == nullptr,
+                   "leave it out; rows that start with padding count from their first token",
+                   "{}: 'position_ids' is not supported", path);
   Batch& r = in.ragged;
   r.sequence_offsets.push_back(0);
   for (int64_t b = 0; b < in.batch; ++b) {
-    int32_t position = 0;
+    int64_t first = -1, before = -1;  // the row's first token, and the one before t
+    bool gap = false;
     for (int64_t t = 0; t < in.seq; ++t) {
       const auto i = static_cast<size_t>(b * in.seq + t);
       if (!in.mask.empty() && in.mask[i] == 0) continue;
       GRAFT_CHECK(in.ids[i] >= 0 && in.ids[i] < config.vocab_size, "{}: input_ids[{}, {}] is {}, expected 0 to {}",
                   path, b, t, in.ids[i], config.vocab_size - 1);
-      if (!in.labels.empty() && position > 0 && in.labels[i] != -100) {
+      if (first < 0) first = t;
+      if (!in.labels.empty() && t > 0 && before == t - 1 && in.labels[i] != -100) {
         GRAFT_CHECK(in.labels[i] >= 0 && in.labels[i] < config.vocab_size,
                     "{}: labels[{}, {}] is {}, expected -100 or 0 to {}", path, b, t, in.labels[i],
                     config.vocab_size - 1);
@@ -57,11 +62,18 @@ Inputs read_inputs(const std::string& path, const ModelConfig& config) {
         r.labels.push_back(static_cast<int32_t>(in.labels[i]));
         r.label_weights.push_back(1.0f);
       }
+      gap = gap || (before >= 0 && before != t - 1);
+      for (const int64_t window : config.layer_windows) {  // the kernels' windows count tokens, not places
+        GRAFT_CHECK(!gap || window == 0 || t - first < window,
+                    "{}: attention_mask of row {} has a 0 between ones, which a sliding window of {} does not take",
+                    path, b, window);
+      }
       r.ids.push_back(static_cast<int32_t>(in.ids[i]));
-      r.positions.push_back(position++);
+      r.positions.push_back(static_cast<int32_t>(t - first));
       in.place.push_back(static_cast<int64_t>(i));
+      before = t;
     }
-    if (position == 0) continue;
+    if (first < 0) continue;
     r.sequence_offsets.push_back(static_cast<int32_t>(r.ids.size()));
     r.rows.push_back(b);
   }
@@ -71,14 +83,13 @@ Inputs read_inputs(const std::string& path, const ModelConfig& config) {
   return in;
 }
 
-BatchCapacity capacity_of(const Batch& batch) {
+BatchCapacity capacity_of(const Inputs& in) {
+  const Batch& batch = in.ragged;
   BatchCapacity c;
   c.tokens = batch.num_tokens();
   c.labels = static_cast<int64_t>(batch.labels.size());
   c.sequences = static_cast<int64_t>(batch.rows.size());
-  for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
-    c.longest = std::max<int64_t>(c.longest, batch.sequence_offsets[s + 1] - batch.sequence_offsets[s]);
-  }
+  c.longest = in.seq;  // padding too: it is the length that a dynamic rope of transformers stretches to
   return c;
 }
 
@@ -121,7 +132,7 @@ void dump_forward(Context& context, const Model& model, const AdapterWeights* ad
   options.keep_hidden = config.want.count("hidden") > 0;
   if (adapter != nullptr) options.adapters = {adapter->sites};
   const DecoderGraph graph = model.family().build(model.config(), options);
-  const BatchCapacity capacity = capacity_of(in.ragged);
+  const BatchCapacity capacity = capacity_of(in);
   PlanOptions plan_options;
   plan_options.capacity.tokens = capacity.tokens, plan_options.capacity.sequences = capacity.sequences,
   plan_options.capacity.max_length = capacity.longest;
@@ -153,7 +164,7 @@ void dump_loss(Context& context, Model& model, AdapterWeights* adapter, const Du
   options.full = full;
   options.evaluate = false;
   options.moments = false;
-  TrainStep step(context, model, adapter, options, capacity_of(in.ragged));
+  TrainStep step(context, model, adapter, options, capacity_of(in));
   const double loss = step.micro_batch(in.ragged, in.ragged.weight, 0);
   if (config.want.count("loss") > 0) out.add("loss", {1}, {static_cast<float>(loss)});
   if (config.want.count("nll") > 0) {

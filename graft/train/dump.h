@@ -28,6 +28,8 @@ std::span<const std::string_view> dump_wants();
 // input: `input_ids` I64 [batch, seq], optional `attention_mask` (0 = not there) and `labels` (-100 = not trained; the label at t is predicted from
 // t - 1). output: `logits` [batch, seq, vocab] and `hidden.N` [batch, seq, hidden], 0 where masked; `token_nll` [batch, seq - 1], 0 where not trained;
 // `loss` [1]; gradients of the loss under their tensor's name (PEFT's with an adapter).
+// A row's positions count from its first token on, places of the mask's zeros included, as in transformers. A label where the mask is 0, or whose t - 1
+// is, is not trained.
 // "sampling" stands alone and runs no model: input `logits` [vocab] and perhaps `history` I64 [tokens] (what repetition penalties see); output
 // `logprobs` [vocab] after every step of process_logits, -infinity where removed.
 void dump(Context& context, const DumpConfig& config);
