@@ -7,6 +7,7 @@ distance is the bar, as the README does for weights. Exits with 1 if a case is b
 """
 
 import argparse
+import copy
 import json
 import os
 import pathlib
@@ -19,11 +20,14 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+import tokenizers  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from transformers.generation import logits_process as warpers  # noqa: E402
+
+from holdout_sampling import sampling_case  # noqa: E402
+from holdout_text import text_cases  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -194,8 +198,10 @@ def gradients(model, ids, labels):
 
 def check_gradients(bench, case, ours, theirs, exact):
     bench.check(case, "gradient names differ", len(set(ours) ^ set(theirs)), 0.5)
+    # A gradient that is 0 only because terms cancel (queries of a token that sees itself alone) keeps the rounding of the terms.
+    floor = 1e-7 * max(1.0, max(g.abs().max().item() for g in theirs.values()))
     for name in set(ours) & set(theirs):
-        bench.close(f"{case} {name}", "gradient", ours[name], theirs[name], 2e-5 * theirs[name].abs().max().item() + 1e-7, exact[name])
+        bench.close(f"{case} {name}", "gradient", ours[name], theirs[name], 2e-5 * theirs[name].abs().max().item() + floor, exact[name])
     norm = torch.sqrt(sum((g.double() ** 2).sum() for g in theirs.values())).item()
     mine = torch.sqrt(sum((g.double() ** 2).sum() for g in ours.values())).item()
     bench.check(case, "gradient norm", abs(mine / norm - 1) if norm else 0, 1e-5)
@@ -224,15 +230,29 @@ def forward_case(bench, case, kind, changes, how, seed):
     check_gradients(bench, case, ours, {n: p.grad for n, p in model.named_parameters()}, {n: p.grad for n, p in exact.named_parameters()})
     # Padded on the right, and on the left: the same real tokens.
     lengths = [max(1, seq - 3 * b) for b in range(batch)]
-    for side in ("right", "left"):
+    windows = changes.get("use_sliding_window", True) and changes.get("sliding_window", 1 if kind == "mistral" else None)
+    for side in ("right", "left", "right, with holes"):
         mask = torch.zeros_like(ids)
         for b, n in enumerate(lengths):
             mask[b, :n] = 1
-        mask = mask if side == "right" else mask.flip(1)
+        if "holes" in side:  # graft refuses them where a window counts
+            if windows:
+                continue
+            mask *= torch.rand(mask.shape, generator=generator) < 0.8
+            mask[:, 0] = 1
+        mask = mask.flip(1) if side == "left" else mask
         with torch.no_grad():
             theirs_padded, best = (m(input_ids=ids, attention_mask=mask).logits * mask[..., None] for m in (model, exact))
         ours = bench.dump(folder, {"input_ids": ids, "attention_mask": mask}, "logits")["logits"]
         bench.close(f"{case}, padded on the {side}", "logits, padded", ours, theirs_padded, 2e-5 * scale, best)
+        counted = labels.clone()
+        counted[mask == 0] = -100
+        counted[:, 1:][mask[:, :-1] == 0] = -100
+        if (counted[:, 1:] == -100).all():
+            continue
+        loss = torch.nn.functional.cross_entropy(theirs_padded[:, :-1].double().transpose(1, 2), counted[:, 1:]).item()
+        ours = bench.dump(folder, {"input_ids": ids, "attention_mask": mask, "labels": labels}, "loss")["loss"]
+        bench.check(f"{case}, padded on the {side}", "loss, padded", abs(ours.item() - loss), 5e-6 + 1e-6 * loss)
     return folder
 
 
@@ -266,7 +286,6 @@ REFUSED = {  # what would change the result and is not supported: by name
     "bias": ("qwen2", dict(r=2, target_modules=["q_proj"], bias="all"), "bias"),
     "trainable tokens": ("qwen2", dict(r=2, target_modules=["q_proj"], trainable_token_indices=[1, 2]), "trainable_token_indices"),
     "lora_bias": ("qwen2", dict(r=2, target_modules=["q_proj"], lora_bias=True), "lora_bias"),
-    "dora on the embedding": ("qwen2", dict(r=2, target_modules=["embed_tokens"], use_dora=True), "embed_tokens"),
 }
 
 
@@ -322,8 +341,9 @@ def adapter_case(bench, case, kind, settings, seed, changes=None, how=None):
 # ---- training ----------------------------------------------------------------------------------------------------------------
 
 
-def train_torch(model, ids, labels, run, kept=None):
-    """The same updates in PyTorch, with transformers' schedulers. ids: [micro-batches, batch, seq]."""
+def train_torch(model, ids, labels, run, shake=None):
+    """The same updates in PyTorch, with transformers' schedulers. ids: [micro-batches, batch, seq]. shake: a generator that moves every gradient by up
+    to 3e-7 of its tensor's largest, a few roundings of f32: AdamW divides tiny gradients by themselves, so a few weights go far."""
     parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     plain = [p for n, p in parameters if "lora_" not in n and (n.endswith(".bias") or "norm" in n)]
     decayed = [p for n, p in parameters if not any(p is q for q in plain)]
@@ -341,6 +361,9 @@ def train_torch(model, ids, labels, run, kept=None):
             loss = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), labels[i][:, 1:].reshape(-1), reduction="sum") / tokens
             loss.backward()
             total += loss.item()
+        for _, p in parameters:
+            if shake is not None and p.grad is not None:
+                p.grad += (2 * torch.rand(p.grad.shape, generator=shake, dtype=p.grad.dtype) - 1) * 3e-7 * p.grad.abs().max()
         norm = torch.sqrt(sum((p.grad.double() ** 2).sum() for _, p in parameters if p.grad is not None)).item()
         if run["clip"]:
             torch.nn.utils.clip_grad_norm_([p for _, p in parameters], run["clip"])
@@ -363,15 +386,15 @@ def graft_train(bench, folder, out, data, run, *flags, env=None):
     return [line for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()) if "loss" in line]
 
 
-def check_training(bench, case, ours, log, weights, theirs, exact, before):
+def check_training(bench, case, ours, log, weights, theirs, exact, shaken, before):
     bench.check(case, "updates differ", abs(len(ours) - len(log)), 0.5)
     for mine, want in zip(ours, log):
         bench.check(case, "training: loss", abs(mine["loss"] - want["loss"]), 2e-5)
         bench.check(case, "training: learning rate", abs(mine["learning_rate"] - want["learning_rate"]), 1e-12)
         bench.check(case, "training: gradient norm", abs(mine["grad_norm"] / want["grad_norm"] - 1) if want["grad_norm"] else 0, 1e-4)
     bench.check(case, "weight names differ", len(set(weights) ^ set(theirs)), 0.5)
-    # The README's bar, with the scatter of PyTorch itself over all tensors.
-    scatter = 4 * max((theirs[n].double() - exact[n]).abs().max().item() for n in theirs)
+    # The README's bar, with the scatter over all tensors: PyTorch's in f32, and that of shaken gradients.
+    scatter = 4 * max((other[n].double() - exact[n]).abs().max().item() for other in (theirs, shaken) for n in theirs)
     for name in set(weights) & set(theirs):
         change = (theirs[name] - before[name]).abs().max().item()
         bench.close(f"{case} {name}", "training: weights", weights[name].float(), theirs[name], max(1e-4 * change, scatter, 1e-9))
@@ -386,9 +409,11 @@ def train_adapter(bench, case, folder, adapter, model, exact, generator):
     save_file({"input_ids": ids, "labels": labels}, data)
     before = {k: v.clone() for k, v in peft_state(model).items()}
     log = train_torch(model, ids, labels, run)
+    shaken = copy.deepcopy(exact)
     train_torch(exact, ids, labels, run)
+    train_torch(shaken, ids, labels, run, generator)
     ours = graft_train(bench, folder, out, data, run, "--adapter", adapter)
-    check_training(bench, case, ours, log, load_file(out / "adapter_model.safetensors"), peft_state(model), peft_state(exact), before)
+    check_training(bench, case, ours, log, load_file(out / "adapter_model.safetensors"), peft_state(model), peft_state(exact), peft_state(shaken), before)
     with torch.no_grad():  # PEFT reads what was trained here
         again = PeftModel.from_pretrained(load(folder), out).eval()(input_ids=ids[0]).logits
     mine = bench.dump(folder, {"input_ids": ids[0]}, "logits", out)["logits"]
@@ -406,11 +431,48 @@ def full_case(bench, kind, changes, run, seed):
     save_file({"input_ids": ids, "labels": labels}, data)
     model, exact = load(folder), load(folder, torch.float64)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    log = train_torch(model, ids, labels, {**run, "full": True})
-    train_torch(exact, ids, labels, {**run, "full": True})
+    log = train_torch(model, ids, labels, run)
+    shaken = copy.deepcopy(exact)
+    train_torch(exact, ids, labels, run)
+    train_torch(shaken, ids, labels, run, generator)
     ours = graft_train(bench, folder, out, data, run, "--method", "full")
     check_training(bench, case, ours, log, load_file(out / "model.safetensors"), {n: p.detach() for n, p in model.named_parameters()},
-                   {n: p.detach() for n, p in exact.named_parameters()}, before)
+                   {n: p.detach() for n, p in exact.named_parameters()}, {n: p.detach() for n, p in shaken.named_parameters()}, before)
+
+
+def schedule_case(bench, kind, warmup, steps, extra, seed):
+    """The rate of every update, past the schedule's end too."""
+    case = f"{kind}, warm-up {warmup}, {steps} steps, {extra}"
+    folder = bench.folder / "schedules"
+    if not folder.exists():
+        make_model(folder, base("qwen2", num_hidden_layers=1, hidden_size=8, num_attention_heads=2, num_key_value_heads=1, intermediate_size=8), seed)
+        save_file({"input_ids": torch.ones(1, 1, 4, dtype=torch.long)}, folder / "data.safetensors")
+    lr, least = 3e-3, extra.get("min", 0.0)
+    options = {"cosine_with_min_lr": {"min_lr": least}, "polynomial": {"power": extra.get("power", 1.0), "lr_end": least},
+               "warmup_stable_decay": {"num_decay_steps": extra.get("decay", 0), "min_lr_ratio": least / lr, "decay_type": "linear"}}.get(kind, {})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    theirs = transformers.get_scheduler(kind, optimizer, warmup, steps, options)
+    name = {"cosine_with_min_lr": "cosine", "warmup_stable_decay": "wsd", "constant_with_warmup": "constant"}.get(kind, kind)
+    out = bench.folder / f"schedule{seed}"
+    flags = ["--power", extra["power"]] if "power" in extra else []
+    flags += ["--decay-steps", extra["decay"]] if "decay" in extra else []
+    bench.graft("train", "--model", folder, "--data", folder / "data.safetensors", "--out", out, "--method", "full", "--quiet", "--steps", steps + 3, "--schedule-steps", steps,
+                "--lr", lr, "--schedule", name, "--warmup", warmup, "--min-lr", least, *flags)
+    for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()):
+        if "learning_rate" not in line:
+            continue
+        if kind.startswith("cosine") and line["step"] > steps:  # theirs rises again after the end
+            break
+        want = theirs.get_last_lr()[0]
+        if kind == "warmup_stable_decay" and line["step"] <= warmup:  # transformers starts from the least rate, lora.md from 0
+            want = lr * (line["step"] - 1) / warmup
+        bench.check(case, "learning rate", abs(line["learning_rate"] - want), 1e-15)
+        optimizer.step(), theirs.step()
+
+
+SCHEDULES = [("constant_with_warmup", 4, 9, {}), ("linear", 0, 7, {}), ("linear", 3, 11, {}), ("cosine", 0, 6, {}), ("cosine", 5, 13, {}), ("cosine_with_min_lr", 2, 9, {"min": 4e-4}),
+             ("polynomial", 0, 8, {"power": 2.5}), ("polynomial", 3, 10, {"power": 0.5, "min": 1e-4}), ("polynomial", 1, 7, {"min": 2.9e-3}), ("inverse_sqrt", 0, 9, {}), ("inverse_sqrt", 1, 9, {}),
+             ("inverse_sqrt", 6, 20, {}), ("warmup_stable_decay", 0, 9, {"decay": 4}), ("warmup_stable_decay", 3, 12, {"decay": 5, "min": 3e-4}), ("warmup_stable_decay", 2, 5, {"decay": 3})]
 
 
 def same_bytes_case(bench, kind, changes, seed):
@@ -432,9 +494,8 @@ def same_bytes_case(bench, kind, changes, seed):
 
 def generation_case(bench, kind, changes, seed):
     folder = make_model(bench.folder / f"generate{seed}", base(kind, **changes), seed)
-    fixture = pathlib.Path(os.environ.get("GRAFT_SHARED", "../shared")) / "fixtures/models/qwen2"
-    for name in ("tokenizer.json", "tokenizer_config.json"):  # ids are given, so any tokenizer does
-        (folder / name).write_bytes((fixture / name).read_bytes())
+    letters = {chr(33 + i): i for i in range(90)}  # ids are given, so any tokenizer does that has no more tokens than the embedding
+    tokenizers.Tokenizer(tokenizers.models.BPE(letters, [])).save(str(folder / "tokenizer.json"))
     generator = torch.Generator().manual_seed(seed)
     model = load(folder)
     model.generation_config = transformers.GenerationConfig(pad_token_id=0)
@@ -459,66 +520,6 @@ def generation_case(bench, kind, changes, seed):
                     bench.check(case, "log-probability", abs(torch.log_softmax(z[0].double(), -1)[theirs[t]].item() - batched[i]["logprobs"][t]["logprob"]), 1e-4)
 
 
-def sampling_case(bench, folder, seed):
-    generator = torch.Generator().manual_seed(seed)
-    vocab = [97, 513, 1031, 8193][seed % 4]
-    logits = torch.randn(vocab, generator=generator) * (1 + seed % 5)
-    if seed % 3 == 0:
-        logits = (logits * 4).round() / 4  # ties
-    history = torch.randint(0, vocab, (1 + 13 * (seed % 4),), generator=generator)
-    draw = lambda low, high: low + (high - low) * torch.rand(1, generator=generator).item()  # noqa: E731
-    chosen = [i for i in range(8) if torch.rand(1, generator=generator).item() < 0.45] or [0]
-    settings, scores, processors = [], logits.clone()[None], transformers.LogitsProcessorList()
-    if 0 in chosen:
-        for _ in range(3):
-            token, value = int(draw(0, vocab)), round(draw(-5, 5), 2) if draw(0, 1) < 0.7 else float("-inf")
-            if str(token) in [s.split("=")[0] for s in settings]:
-                continue
-            settings += ["--logit-bias", f"{token}={value}"]
-            scores[0, token] += value
-    penalised = history
-    if 7 in chosen and len(history) > 4:
-        settings += ["--repeat-last-n", 4]
-        penalised = history[-4:]
-    if 1 in chosen:
-        value = round(draw(0.6, 1.8), 3)
-        settings += ["--repetition-penalty", value]
-        scores = warpers.RepetitionPenaltyLogitsProcessor(value)(penalised[None], scores)
-    if 2 in chosen:
-        frequency, presence = round(draw(-1, 1), 3), round(draw(-1, 1), 3)
-        settings += [f"--frequency-penalty={frequency}", f"--presence-penalty={presence}"]
-        counts = torch.bincount(penalised, minlength=vocab).double()
-        scores = (scores.double() - frequency * counts - presence * (counts > 0)).float()
-    if 3 in chosen:
-        value = round(draw(0.2, 2.5), 3)
-        settings += ["--temperature", value]
-        processors.append(warpers.TemperatureLogitsWarper(value))
-    if 4 in chosen:
-        value = 1 + int(draw(0, 60))
-        settings += ["--top-k", value]
-        processors.append(warpers.TopKLogitsWarper(value))
-    if 5 in chosen:
-        value = round(draw(0.02, 0.999), 3)
-        settings += ["--top-p", value]
-        processors.append(warpers.TopPLogitsWarper(value))
-    if 6 in chosen:
-        value = round(draw(0.0, 0.9), 3)
-        settings += ["--min-p", value]
-        processors.append(warpers.MinPLogitsWarper(value))
-    theirs = torch.log_softmax(processors(history[None], scores)[0].double(), -1)
-    ours = bench.dump(folder, {"logits": logits, "history": history}, "sampling", None, *settings)["logprobs"].double()
-    case = f"sampling {seed}: {settings}"
-    kept, mine = torch.isfinite(theirs), torch.isfinite(ours)
-    if seed % 3 == 0:  # among equal logits PyTorch keeps any; the set of values must agree
-        kept_values, my_values = theirs[kept].sort().values, ours[mine].sort().values
-        if 4 in chosen and len(kept_values) != len(my_values):  # top-k of transformers keeps every tie with the k-th
-            return
-        bench.close(case, "sampling, with ties", my_values.float(), kept_values.float(), 1e-6)
-        return
-    bench.check(case, "sampling: candidates differ", (kept != mine).sum().item(), 0.5)
-    bench.close(case, "sampling", ours[kept & mine].float(), theirs[kept & mine].float(), 1e-6)
-
-
 # ---- the rest ----------------------------------------------------------------------------------------------------------------
 
 
@@ -540,16 +541,18 @@ def sections(bench):
     yield "refused", [(n, lambda n=n, a=a, s=next(seed): refused_case(bench, n, *a, s)) for n, a in REFUSED.items()]
     shapes = [("qwen2", {"hidden_size": 36, "num_attention_heads": 6, "num_key_value_heads": 3}), ("qwen3", {"tie_word_embeddings": True, "pad_token_id": 5}), ("llama", {"attention_bias": True, "mlp_bias": True}), ("mistral", {"head_dim": 40, "sliding_window": 5})]
     yield "full", [(f"{k} {r['schedule']}", lambda k=k, c=c, r=r, s=next(seed): full_case(bench, k, c, r, s)) for k, c in shapes for r in RUNS]
+    yield "schedules", [(f"{c[0]} {c[1]} {c[2]}", lambda c=c, s=next(seed): schedule_case(bench, *c, s)) for c in SCHEDULES]
     yield "bytes", [(k, lambda k=k, c=c, s=next(seed): same_bytes_case(bench, k, c, s)) for k, c in shapes]
     yield "generation", [(k, lambda k=k, c=c, s=next(seed): generation_case(bench, k, c, s)) for k, c in shapes + [("mistral", {"sliding_window": 64, "vocab_size": 1031}), ("llama", {"rope_scaling": yarn()})]]
     sampler = make_model(bench.folder / "sampler", base("qwen2"), 1)
     yield "sampling", [(f"sampling {s}", lambda s=s: sampling_case(bench, sampler, s)) for s in range(120)]
+    yield "text", text_cases(bench, seed)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graft", default=str(ROOT / "build/release/graft"))
-    parser.add_argument("--section", action="append", help="models, adapters, refused, full, bytes, generation, sampling (default: all)")
+    parser.add_argument("--section", action="append", help="models, adapters, refused, full, schedules, bytes, generation, sampling, text (default: all)")
     parser.add_argument("--case", help="only cases whose name holds this")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # of tied modules and the like: meant here
