@@ -1,0 +1,103 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graft/base/buffer.h"
+#include "graft/base/dtype.h"
+#include "graft/base/error.h"
+#include "graft/base/float16.h"
+#include "graft/base/view.h"
+#include "graft/kernels/context.h"
+
+namespace graft {
+
+// The safetensors type of a C++ element type.
+template <typename T>
+constexpr DType dtype_of() {
+  if constexpr (std::is_same_v<T, float>) return DType::kF32;
+  if constexpr (std::is_same_v<T, f16>) return DType::kF16;
+  if constexpr (std::is_same_v<T, int8_t>) return DType::kI8;
+  if constexpr (std::is_same_v<T, uint8_t>) return DType::kU8;
+  if constexpr (std::is_same_v<T, int32_t>) return DType::kI32;
+  if constexpr (std::is_same_v<T, uint32_t>) return DType::kU32;
+  if constexpr (std::is_same_v<T, double>) return DType::kF64;
+}
+
+// A tensor that owns its memory: row-major, 64-byte aligned.
+struct KernelTensor {
+  KernelTensor() = default;
+  KernelTensor(DType type, std::vector<int64_t> dims);
+  int64_t size() const;  // elements
+  size_t bytes() const { return static_cast<size_t>(size() * dtype_bits(dtype) / 8); }
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  Buffer data;
+};
+
+// One call of a kernel of the suite as data: named inputs, parameters and outputs, as a golden file has them
+// (oracle/README.md). The registry's rows read and fill it; check, bench and recipes are written against it alone.
+class KernelCall {
+ public:
+  // Inputs and parameters; a second value under a name replaces the first.
+  KernelTensor& add_input(std::string_view name, DType dtype, std::vector<int64_t> shape);
+  void set_parameter(std::string_view name, std::string_view text);
+
+  bool has_input(std::string_view name) const { return inputs_.contains(name); }
+  // An input of type T, whatever its shape. Throws Error where it is missing or of another type.
+  template <typename T>
+  std::span<const T> in(std::string_view name) const {
+    const KernelTensor& t = input(name, dtype_of<T>());
+    return {reinterpret_cast<const T*>(t.data.data()), static_cast<size_t>(t.size())};
+  }
+  // The same as a matrix: Error unless it has `Rank` dimensions.
+  template <typename T, int Rank>
+  View<const T, Rank> in_view(std::string_view name) const {
+    const KernelTensor& t = input(name, dtype_of<T>());
+    require_rank(name, t, Rank);
+    std::array<int64_t, Rank> extents, strides;
+    int64_t stride = 1;
+    for (int i = Rank - 1; i >= 0; --i) {
+      extents[static_cast<size_t>(i)] = t.shape[static_cast<size_t>(i)];
+      strides[static_cast<size_t>(i)] = stride;
+      stride *= extents[static_cast<size_t>(i)];
+    }
+    return View<const T, Rank>(reinterpret_cast<const T*>(t.data.data()), extents, strides);
+  }
+  const std::vector<int64_t>& in_shape(std::string_view name) const { return find(name).shape; }
+
+  // Parameters, read as what is asked for; the second argument is the default. Error where the text is no such value.
+  double real(std::string_view name, double otherwise) const;
+  int64_t integer(std::string_view name, int64_t otherwise) const;
+  uint64_t natural(std::string_view name, uint64_t otherwise) const;
+  bool flag(std::string_view name, bool otherwise) const;
+  std::string word(std::string_view name, std::string_view otherwise) const;
+
+  // Outputs. make() allocates (zeroed) and is called while a call is prepared; out() is what a run writes to.
+  KernelTensor& make(std::string_view name, DType dtype, std::vector<int64_t> shape);
+  template <typename T>
+  std::span<T> out(std::string_view name) {
+    KernelTensor& t = output(name, dtype_of<T>());
+    return {reinterpret_cast<T*>(t.data.data()), static_cast<size_t>(t.size())};
+  }
+  // Shrinks the first dimension of an output to what a run really wrote (compaction); its memory stays.
+  void set_length(std::string_view name, int64_t length);
+
+  const std::map<std::string, KernelTensor, std::less<>>& inputs() const { return inputs_; }
+  const std::map<std::string, KernelTensor, std::less<>>& outputs() const { return outputs_; }
+
+ private:
+  const KernelTensor& find(std::string_view name) const;
+  const KernelTensor& input(std::string_view name, DType dtype) const;
+  KernelTensor& output(std::string_view name, DType dtype);
+  static void require_rank(std::string_view name, const KernelTensor& tensor, int rank);
+
+  std::map<std::string, KernelTensor, std::less<>> inputs_, outputs_;
+  std::map<std::string, std::string, std::less<>> parameters_;
+};
+
+}  // namespace graft

@@ -1,0 +1,34 @@
+#pragma once
+
+// Shared by the families' rows of the registry.
+
+#include "graft/base/random.h"
+#include "graft/kernels/registry.h"
+
+namespace graft {
+
+constexpr double kTranscendental = 18;  // operations that one exp, log or tanh counts for (spec: T)
+
+// An f32 input with values in [low, high), the same for a seed on every machine.
+inline std::span<float> add_uniform(KernelCall& call, std::string_view name, std::vector<int64_t> shape, uint64_t seed,
+                                    float low = -1, float high = 1) {
+  KernelTensor& t = call.add_input(name, DType::kF32, std::move(shape));
+  const std::span<float> x = t.data.as<float>().first(static_cast<size_t>(t.size()));
+  const RandomStream stream(seed, stream_hash(name));
+  for (size_t i = 0; i < x.size(); ++i) x[i] = low + (high - low) * static_cast<float>(stream.uniform(i));
+  return x;
+}
+
+inline double length_of(const KernelCall& call, std::string_view name) {
+  double n = 1;
+  for (const int64_t d : call.in_shape(name)) n *= static_cast<double>(d);
+  return n;
+}
+
+// Error unless two inputs have one shape.
+inline void same_shape(const KernelCall& call, std::string_view a, std::string_view b) {
+  GRAFT_CHECK(call.in_shape(a) == call.in_shape(b), "inputs '{}' [{}] and '{}' [{}] must have one shape", a,
+              fmt::join(call.in_shape(a), ", "), b, fmt::join(call.in_shape(b), ", "));
+}
+
+}  // namespace graft

@@ -1,0 +1,7 @@
+#include "graft/kernels/map_ref_inl.h"
+
+namespace graft {
+
+const MapTable& map_ref() noexcept { return kTable; }
+
+}  // namespace graft

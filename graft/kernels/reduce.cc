@@ -1,0 +1,187 @@
+#include "graft/kernels/reduce.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <limits>
+
+#include "graft/kernels/reduce_ref_inl.h"
+#include "graft/kernels/reduce_table.h"
+#include "graft/kernels/ref.h"
+
+namespace graft {
+namespace {
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr int64_t kTaskBlocks = 4;  // blocks of a task: 64 KB read
+
+const ReduceTable& table() noexcept {
+  if (const ReduceTable* simd = reduce_simd()) return *simd;
+  return pick_reference(reduce_ref(), reduce_fma_ref());
+}
+
+int64_t num_blocks(int64_t n) noexcept { return (n + kSumBlock - 1) / kSumBlock; }
+
+// f(block, begin, size) for every block of n elements, over the threads; few blocks stay on this one, without the pool.
+template <typename F>
+void for_blocks(Context& context, int64_t n, F&& f) noexcept {
+  const int64_t blocks = num_blocks(n);
+  const auto some = [&](int64_t first, int64_t last) {
+    for (int64_t b = first; b < last; ++b) f(b, b * kSumBlock, std::min(kSumBlock, n - b * kSumBlock));
+  };
+  if (blocks <= kTaskBlocks) return some(0, blocks);
+  context.pool().parallel((blocks + kTaskBlocks - 1) / kTaskBlocks, [&](int64_t task, int) {
+    some(task * kTaskBlocks, std::min(blocks, (task + 1) * kTaskBlocks));
+  });
+}
+
+// The sum of block(begin, size) over all blocks, in f64, ascending.
+template <typename Block>
+double sum_of_blocks(Context& context, int64_t n, Block&& block) noexcept {
+  float* sums = context.shared<float>();
+  for_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) { sums[b] = block(begin, size); });
+  double total = 0;
+  for (int64_t b = 0; b < num_blocks(n); ++b) total += static_cast<double>(sums[b]);
+  return total;
+}
+
+int64_t length(std::span<const float> x) noexcept { return static_cast<int64_t>(x.size()); }
+
+double total_sum(Context& context, std::span<const float> x) noexcept {
+  return sum_of_blocks(context, length(x),
+                       [&, t = &table()](int64_t begin, int64_t n) { return t->sum(x.data() + begin, n); });
+}
+double total_squares(Context& context, std::span<const float> x) noexcept {
+  return sum_of_blocks(context, length(x),
+                       [&, t = &table()](int64_t begin, int64_t n) { return t->square_sum(x.data() + begin, n); });
+}
+
+// The extreme value of each block, then of all of them: `sign` 1 for the largest, -1 for the least.
+ArgValue extreme(Context& context, std::span<const float> x, bool largest, bool with_index) noexcept {
+  assert(!x.empty());
+  const ReduceTable& t = table();
+  const int64_t n = length(x);
+  float* best = context.shared<float>();
+  for_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
+    best[b] = largest ? t.max(x.data() + begin, size) : t.min(x.data() + begin, size);
+  });
+  int64_t at = 0;
+  for (int64_t b = 0; b < num_blocks(n); ++b) {
+    if (best[b] != best[b]) {
+      at = b;
+      break;
+    }
+    if (largest ? best[b] > best[at] : best[b] < best[at]) at = b;
+  }
+  ArgValue result = {best[at], 0};
+  if (!with_index) return result;
+  const int64_t begin = at * kSumBlock;
+  result.index =
+      static_cast<int32_t>(begin + t.first_equal(x.data() + begin, best[at], std::min(kSumBlock, n - begin)));
+  return result;
+}
+
+}  // namespace
+
+ScratchNeed reduce_scratch(int64_t n) noexcept {
+  return {.shared = 2 * sizeof(float) * static_cast<size_t>(num_blocks(n))};
+}
+
+float reduce_sum(Context& context, std::span<const float> x) noexcept {
+  return static_cast<float>(total_sum(context, x));
+}
+float reduce_mean(Context& context, std::span<const float> x) noexcept {
+  return x.empty() ? kNaN : static_cast<float>(total_sum(context, x) / static_cast<double>(x.size()));
+}
+float reduce_min(Context& context, std::span<const float> x) noexcept {
+  return extreme(context, x, false, false).value;
+}
+float reduce_max(Context& context, std::span<const float> x) noexcept { return extreme(context, x, true, false).value; }
+ArgValue reduce_argmax(Context& context, std::span<const float> x) noexcept { return extreme(context, x, true, true); }
+ArgValue reduce_argmin(Context& context, std::span<const float> x) noexcept { return extreme(context, x, false, true); }
+
+float reduce_l2(Context& context, std::span<const float> x) noexcept {
+  return static_cast<float>(std::sqrt(total_squares(context, x)));
+}
+
+float reduce_var(Context& context, std::span<const float> x, int64_t ddof) noexcept {
+  const int64_t n = length(x);
+  if (n <= ddof || n == 0) return kNaN;
+  const ReduceTable& t = table();
+  float* sums = context.shared<float>();
+  float* squares = sums + num_blocks(n);
+  for_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
+    sums[b] = t.sum(x.data() + begin, size);
+    squares[b] = t.centred_square_sum(x.data() + begin, sums[b] / static_cast<float>(size), size);
+  });
+  // Blocks are centred at c_b, the rounded mean of each. About any c: sum (x - c)^2 = M2 + size (mean - c)^2, so M2 is exact in c_b.
+  double mean = 0, m2 = 0, count = 0;
+  for (int64_t b = 0; b < num_blocks(n); ++b) {
+    const auto size = static_cast<double>(std::min(kSumBlock, n - b * kSumBlock));
+    const double block_mean = static_cast<double>(sums[b]) / size;
+    const double centre = static_cast<double>(sums[b] / static_cast<float>(size));
+    const double block_m2 = static_cast<double>(squares[b]) - size * (block_mean - centre) * (block_mean - centre);
+    const double delta = block_mean - mean, both = count + size;
+    mean += delta * size / both;
+    m2 += block_m2 + delta * delta * count * size / both;
+    count = both;
+  }
+  return static_cast<float>(std::max(m2, 0.0) / static_cast<double>(n - ddof));
+}
+float reduce_stddev(Context& context, std::span<const float> x, int64_t ddof) noexcept {
+  return std::sqrt(reduce_var(context, x, ddof));
+}
+
+ScratchNeed histogram_scratch(int64_t bins) noexcept {
+  return {.per_worker = sizeof(uint32_t) * static_cast<size_t>(kHistogramCopies * bins)};
+}
+void reduce_histogram(Context& context, std::span<const float> x, float low, float high,
+                      std::span<uint32_t> counts) noexcept {
+  const ReduceTable& t = table();
+  const auto bins = static_cast<int64_t>(counts.size());
+  const auto scale =
+      static_cast<float>(static_cast<double>(bins) / (static_cast<double>(high) - static_cast<double>(low)));
+  for (int worker = 0; worker < context.num_threads(); ++worker) {
+    std::fill_n(context.worker<uint32_t>(worker), kHistogramCopies * bins, 0u);
+  }
+  constexpr int64_t kTask = 65536;
+  const int64_t n = length(x);
+  context.pool().parallel((n + kTask - 1) / kTask, [&](int64_t task, int worker) {
+    t.histogram(x.data() + task * kTask, low, high, scale, bins, context.worker<uint32_t>(worker),
+                std::min(kTask, n - task * kTask));
+  });
+  std::fill(counts.begin(), counts.end(), 0u);
+  for (int worker = 0; worker < context.num_threads(); ++worker) {
+    const uint32_t* from = context.worker<uint32_t>(worker);
+    for (int64_t copy = 0; copy < kHistogramCopies; ++copy) {
+      for (int64_t k = 0; k < bins; ++k) counts[static_cast<size_t>(k)] += from[copy * bins + k];
+    }
+  }
+}
+
+float map_reduce_square_sum(Context& context, std::span<const float> x) noexcept {
+  return static_cast<float>(total_squares(context, x));
+}
+float map_reduce_abs_sum(Context& context, std::span<const float> x) noexcept {
+  return static_cast<float>(sum_of_blocks(
+      context, length(x), [&, t = &table()](int64_t begin, int64_t n) { return t->abs_sum(x.data() + begin, n); }));
+}
+float map_reduce_masked_sum(Context& context, std::span<const float> x, std::span<const uint8_t> mask) noexcept {
+  assert(x.size() == mask.size());
+  return static_cast<float>(sum_of_blocks(context, length(x), [&, t = &table()](int64_t begin, int64_t n) {
+    return t->masked_sum(x.data() + begin, mask.data() + begin, n);
+  }));
+}
+uint32_t map_reduce_threshold_count(Context& context, std::span<const float> x, float threshold) noexcept {
+  const ReduceTable& t = table();
+  auto* counts = context.shared<uint32_t>();
+  const int64_t n = length(x);
+  for_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
+    counts[b] = static_cast<uint32_t>(t.count_above(x.data() + begin, threshold, size));
+  });
+  uint32_t total = 0;
+  for (int64_t b = 0; b < num_blocks(n); ++b) total += counts[b];
+  return total;
+}
+
+}  // namespace graft

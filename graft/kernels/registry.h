@@ -1,0 +1,33 @@
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "graft/kernels/kernel_call.h"
+
+namespace graft {
+
+// One row per kernel of the suite. `graft kernel list`, `check` and `bench`, the tests and the generated reference read this table
+// and nothing else. A family's rows stand in its FAMILY_rows.cc; registry.cc lists the families.
+struct KernelInfo {
+  std::string_view name, domain;
+  std::string_view contract;  // formula and shapes in a line
+  // Bytes that must move from and to memory at least, and operations, of a call (spec: columns B and F).
+  double (*bytes)(const KernelCall& call);
+  double (*flops)(const KernelCall& call);
+  // Checks inputs and parameters, makes the outputs and tells the scratch that run() takes from the context. Throws Error.
+  ScratchNeed (*prepare)(KernelCall& call);
+  // Computes the outputs; may be repeated. Allocates nothing.
+  void (*run)(Context& context, KernelCall& call);
+  // Inputs and parameters of a call of about `size` elements of the main input.
+  void (*example)(KernelCall& call, int64_t size, uint64_t seed);
+};
+
+std::span<const KernelInfo> kernel_registry();         // in the order of the specification
+const KernelInfo* find_kernel(std::string_view name);  // null if there is none
+
+// The families' rows.
+std::span<const KernelInfo> map_kernels();
+std::span<const KernelInfo> reduce_kernels();
+
+}  // namespace graft
