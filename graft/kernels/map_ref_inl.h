@@ -3,7 +3,7 @@
 // The scalar reference of the maps: map_chains_inl.h over one lane. Compiled twice (ref.h).
 
 #include "graft/kernels/map_table.h"
-#include "graft/kernels/scalar_lanes.h"
+#include "graft/kernels/scalar_lanes_inl.h"
 
 namespace graft {
 namespace {
