@@ -182,10 +182,9 @@ starts whose lora_A is changed by a relative 1e-7, about one rounding of f32. A 
 | run | start | means of 30 updates, from the reference | beyond 2 % at updates | from f64 | beyond 2 % at | last mean | test loss |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {''.join(lines)}
-- Test loss of PEFT in f32: {of["PEFT f32"][1]}; of graft in f32: {of["graft f32"][1]}, mean and standard error. The ranks of graft's among all lie as
-  far off by chance with probability {chance:.2f}.
-- {sum(n == len(spans) for n in stay[1:])} of {len(runs)} runs stay within 2 % of the reference for all updates, PEFT's in f64 {"does" if stay[1] == len(spans) else "does not"}; all do for the
-  first {30 * min(stay[1:])} updates. One rounding at the start decides the later course.
+- Test loss, mean and standard error: PEFT in f32 {of["PEFT f32"][1]}, graft in f32 {of["graft f32"][1]}. Rank-sum test of the two: p = {chance:.2f}.
+- {sum(n == len(spans) for n in stay[1:])} of {len(runs)} runs stay within 2 % of the reference for all updates, PEFT's in f64 {"does" if stay[1] == len(spans) else "does not"}; all do for the first
+  {30 * min(stay[1:])}. One rounding at the start decides the later course.
 """
 
 

@@ -7,6 +7,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -82,6 +83,18 @@ inline void append_double(std::vector<float>& all, double x) {
   for (const int shift : {0, 22, 44}) all.push_back(static_cast<float>(bits >> shift & 0x3FFFFF));
 }
 
+// Thread counts to compare: 1, 2, 3, 7, or those that GRAFT_TEST_THREADS lists ("3" or "1,3"), for builds that run slowly.
+inline std::vector<int> thread_counts() {
+  const char* given = std::getenv("GRAFT_TEST_THREADS");
+  if (given == nullptr) return {1, 2, 3, 7};
+  std::vector<int> counts;
+  for (const char* at = given; *at != '\0'; ++at) {
+    if (*at >= '1' && *at <= '9') counts.push_back(*at - '0');
+  }
+  EXPECT_FALSE(counts.empty()) << "GRAFT_TEST_THREADS is '" << given << "'";
+  return counts;
+}
+
 // run(context) returns every output; scalar on one thread says what is right, bit for bit (NaN counts as one pattern).
 inline void expect_same_bits(const std::function<std::vector<float>(Context&)>& run, const std::string& what,
                              const ScratchNeed& need = {}) {
@@ -93,7 +106,7 @@ inline void expect_same_bits(const std::function<std::vector<float>(Context&)>& 
   Context reference(one);
   reference.reserve(need);
   const std::vector<float> want = run(reference);
-  for (const int threads : {1, 2, 3, 7}) {
+  for (const int threads : thread_counts()) {
     ThreadPool pool(threads);
     Context context(pool);
     context.reserve(need);
