@@ -50,6 +50,9 @@ CHECKS = [
     ("reference run, first ten steps", "tests/graft_tests", "ParityTrain.FirstTenStepsOfTheReferenceRun"),
     ("decode against prefill, 1 to 4,097 keys", "tests/graft_tests", "ParityEngine.*"),
     ("same adapter bytes: 1, 2, 3, 7 threads, every instruction set here", "tests/graft_tests", "ParityThreads.*"),
+    ("every op: f64 differences to 1e-6", "graft_graph_test", "*Gradient*-Autodiff*:Plan*"),
+    ("every kernel: variants and threads give the reference's bits", "graft_kernels_test", "*.*Same*:*.*Bits*"),
+    ("one NaN logit gives a NaN loss", "graft_kernels_test", "HeadLoss.NanAndInfiniteLogitsShow"),
     ("tokenizers", "graft_text_test", "Tokenizer.*:Bpe.*:PreTokenizer.*:Normalizer.*:AddedTokens.*"),
     ("chat templates", "graft_text_test", "Chat.*:ChatTemplate.*"),
 ]
