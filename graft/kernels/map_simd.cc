@@ -6,6 +6,7 @@
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "graft/kernels/math_inl.h"
+#include "graft/kernels/reduce_inl.h"
 // clang-format on
 
 #include "graft/kernels/map_table.h"
@@ -14,32 +15,27 @@ HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 namespace {
 
-namespace hn = hwy::HWY_NAMESPACE;
 #include "graft/kernels/map_chains_inl.h"
-
-using Tag = hn::CappedTag<float, 16>;
-using One = hn::CappedTag<float, 1>;
-constexpr int64_t kLanes = static_cast<int64_t>(hn::MaxLanes(Tag()));
 
 // y[i] = value(tag, i) for i in [0, n). Streaming stores need an aligned y: single lanes lead up to it.
 template <class Value>
 HWY_INLINE void fill(float* y, int64_t n, bool stream, const Value& value) {
   int64_t i = 0;
   if (stream) {
-    const auto apart = static_cast<int64_t>(reinterpret_cast<uintptr_t>(y) / sizeof(float) % kLanes);
-    const int64_t head = apart == 0 ? 0 : kLanes - apart;
-    for (; i < n && i < head; ++i) hn::StoreU(value(One(), i), One(), y + i);
-    for (; i + kLanes <= n; i += kLanes) hn::Stream(value(Tag(), i), Tag(), y + i);
+    const auto apart = static_cast<int64_t>(reinterpret_cast<uintptr_t>(y) / sizeof(float) % kRowLanes);
+    const int64_t head = apart == 0 ? 0 : kRowLanes - apart;
+    for (; i < n && i < head; ++i) hn::StoreU(value(LaneTag(), i), LaneTag(), y + i);
+    for (; i + kRowLanes <= n; i += kRowLanes) hn::Stream(value(RowTag(), i), RowTag(), y + i);
     hwy::FlushStream();
   } else {
-    for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-      const auto first = value(Tag(), i), second = value(Tag(), i + kLanes);
-      hn::StoreU(first, Tag(), y + i);
-      hn::StoreU(second, Tag(), y + i + kLanes);
+    for (; i + 2 * kRowLanes <= n; i += 2 * kRowLanes) {
+      const auto first = value(RowTag(), i), second = value(RowTag(), i + kRowLanes);
+      hn::StoreU(first, RowTag(), y + i);
+      hn::StoreU(second, RowTag(), y + i + kRowLanes);
     }
-    for (; i + kLanes <= n; i += kLanes) hn::StoreU(value(Tag(), i), Tag(), y + i);
+    for (; i + kRowLanes <= n; i += kRowLanes) hn::StoreU(value(RowTag(), i), RowTag(), y + i);
   }
-  for (; i < n; ++i) hn::StoreU(value(One(), i), One(), y + i);
+  for (; i < n; ++i) hn::StoreU(value(LaneTag(), i), LaneTag(), y + i);
 }
 
 template <class Map>
@@ -65,16 +61,16 @@ void ternary(const float* a, const float* b, const float* c, float* y, int64_t n
 
 template <class Holds>
 HWY_INLINE void compare_each(const Holds& holds, const float* a, const float* b, uint8_t* mask, int64_t n) {
-  const hn::Rebind<uint8_t, Tag> bytes;
-  const hn::RebindToUnsigned<Tag> words;
+  const hn::Rebind<uint8_t, RowTag> bytes;
+  const hn::RebindToUnsigned<RowTag> words;
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const auto yes = holds(hn::LoadU(Tag(), a + i), hn::LoadU(Tag(), b + i));
+  for (; i + kRowLanes <= n; i += kRowLanes) {
+    const auto yes = holds(hn::LoadU(RowTag(), a + i), hn::LoadU(RowTag(), b + i));
     const auto ones = hn::IfThenElseZero(hn::RebindMask(words, yes), hn::Set(words, 1u));
     hn::StoreU(hn::TruncateTo(bytes, ones), bytes, mask + i);
   }
   for (; i < n; ++i) {
-    mask[i] = hn::CountTrue(One(), holds(hn::LoadU(One(), a + i), hn::LoadU(One(), b + i))) != 0 ? 1 : 0;
+    mask[i] = hn::CountTrue(LaneTag(), holds(hn::LoadU(LaneTag(), a + i), hn::LoadU(LaneTag(), b + i))) != 0 ? 1 : 0;
   }
 }
 

@@ -47,22 +47,12 @@ ScratchNeed prepare_moment(KernelCall& call) {
   return prepare_number(call);
 }
 
-void example_vector(KernelCall& call, int64_t size, uint64_t seed) { add_uniform(call, "x", {size}, seed); }
 void example_masked(KernelCall& call, int64_t size, uint64_t seed) {
   add_uniform(call, "x", {size}, seed);
   KernelTensor& mask = call.add_input("mask", DType::kU8, {size});
   const RandomStream stream(seed, stream_hash("mask"));
   for (int64_t i = 0; i < size; ++i)
     mask.data.as<uint8_t>()[static_cast<size_t>(i)] = stream.word(static_cast<uint64_t>(i)) & 1;
-}
-
-template <int kBytes>
-double bytes(const KernelCall& call) {
-  return kBytes * length_of(call, "x");
-}
-template <int kOps>
-double flops(const KernelCall& call) {
-  return kOps * length_of(call, "x");
 }
 
 using Number = float (*)(Context&, std::span<const float>) noexcept;
@@ -97,34 +87,35 @@ void run_count(Context& context, KernelCall& call) {
 constexpr std::string_view kDomain = "reductions", kFused = "fused_map_reduce";
 
 constexpr KernelInfo kRows[] = {
-    {"reduce_sum", kDomain, "sum of x[N]", bytes<4>, flops<1>, prepare_number, run_number<reduce_sum>, example_vector},
-    {"reduce_mean", kDomain, "sum of x[N] / N", bytes<4>, flops<1>, prepare_number, run_number<reduce_mean>,
-     example_vector},
-    {"reduce_min", kDomain, "least of x[N]", bytes<4>, flops<1>, prepare_extreme, run_number<reduce_min>,
-     example_vector},
-    {"reduce_max", kDomain, "greatest of x[N]", bytes<4>, flops<1>, prepare_extreme, run_number<reduce_max>,
-     example_vector},
-    {"reduce_l2", kDomain, "sqrt(sum of x[N]^2)", bytes<4>, flops<2>, prepare_number, run_number<reduce_l2>,
-     example_vector},
-    {"reduce_var", kDomain, "sum of (x[N] - mean)^2 / (N - ddof)", bytes<4>, flops<3>, prepare_moment,
-     run_moment<reduce_var>, example_vector},
-    {"reduce_stddev", kDomain, "sqrt of reduce_var", bytes<4>, flops<3>, prepare_moment, run_moment<reduce_stddev>,
-     example_vector},
-    {"reduce_histogram", kDomain, "counts[bins] of x[N] over [lo, hi]", bytes<4>, flops<3>, prepare_histogram,
-     run_histogram, example_vector},
-    {"reduce_argmax", kDomain, "greatest of x[N] and its first index", bytes<4>, flops<1>, prepare_arg,
-     run_arg<reduce_argmax>, example_vector},
-    {"reduce_argmin", kDomain, "least of x[N] and its first index", bytes<4>, flops<1>, prepare_arg,
-     run_arg<reduce_argmin>, example_vector},
+    {"reduce_sum", kDomain, "sum of x[N]", bytes_of_x<4>, flops_of_x<0, 1>, prepare_number, run_number<reduce_sum>,
+     example_x},
+    {"reduce_mean", kDomain, "sum of x[N] / N", bytes_of_x<4>, flops_of_x<0, 1>, prepare_number,
+     run_number<reduce_mean>, example_x},
+    {"reduce_min", kDomain, "least of x[N]", bytes_of_x<4>, flops_of_x<0, 1>, prepare_extreme, run_number<reduce_min>,
+     example_x},
+    {"reduce_max", kDomain, "greatest of x[N]", bytes_of_x<4>, flops_of_x<0, 1>, prepare_extreme,
+     run_number<reduce_max>, example_x},
+    {"reduce_l2", kDomain, "sqrt(sum of x[N]^2)", bytes_of_x<4>, flops_of_x<0, 2>, prepare_number,
+     run_number<reduce_l2>, example_x},
+    {"reduce_var", kDomain, "sum of (x[N] - mean)^2 / (N - ddof)", bytes_of_x<4>, flops_of_x<0, 3>, prepare_moment,
+     run_moment<reduce_var>, example_x},
+    {"reduce_stddev", kDomain, "sqrt of reduce_var", bytes_of_x<4>, flops_of_x<0, 3>, prepare_moment,
+     run_moment<reduce_stddev>, example_x},
+    {"reduce_histogram", kDomain, "counts[bins] of x[N] over [lo, hi]", bytes_of_x<4>, flops_of_x<0, 3>,
+     prepare_histogram, run_histogram, example_x},
+    {"reduce_argmax", kDomain, "greatest of x[N] and its first index", bytes_of_x<4>, flops_of_x<0, 1>, prepare_arg,
+     run_arg<reduce_argmax>, example_x},
+    {"reduce_argmin", kDomain, "least of x[N] and its first index", bytes_of_x<4>, flops_of_x<0, 1>, prepare_arg,
+     run_arg<reduce_argmin>, example_x},
 
-    {"map_reduce_square_sum", kFused, "sum of x[N]^2", bytes<4>, flops<2>, prepare_number,
-     run_number<map_reduce_square_sum>, example_vector},
-    {"map_reduce_abs_sum", kFused, "sum of |x[N]|", bytes<4>, flops<2>, prepare_number, run_number<map_reduce_abs_sum>,
-     example_vector},
-    {"map_reduce_masked_sum", kFused, "sum of x[N] where mask[N]", bytes<5>, flops<1>, prepare_masked, run_masked,
-     example_masked},
-    {"map_reduce_threshold_count", kFused, "count of x[N] > threshold", bytes<4>, flops<1>, prepare_count, run_count,
-     example_vector},
+    {"map_reduce_square_sum", kFused, "sum of x[N]^2", bytes_of_x<4>, flops_of_x<0, 2>, prepare_number,
+     run_number<map_reduce_square_sum>, example_x},
+    {"map_reduce_abs_sum", kFused, "sum of |x[N]|", bytes_of_x<4>, flops_of_x<0, 2>, prepare_number,
+     run_number<map_reduce_abs_sum>, example_x},
+    {"map_reduce_masked_sum", kFused, "sum of x[N] where mask[N]", bytes_of_x<5>, flops_of_x<0, 1>, prepare_masked,
+     run_masked, example_masked},
+    {"map_reduce_threshold_count", kFused, "count of x[N] > threshold", bytes_of_x<4>, flops_of_x<0, 1>, prepare_count,
+     run_count, example_x},
 };
 
 }  // namespace

@@ -63,23 +63,10 @@ int64_t first_equal(const float* x, float value, int64_t n) noexcept {
 }
 
 int64_t count_above(const float* x, float threshold, int64_t n) noexcept {
-  const hn::RebindToSigned<RowTag> di;
-  int64_t count = 0, j = 0;
   const auto limit = hn::Set(RowTag(), threshold);
-  while (j + kRowLanes <= n) {  // lanes of 32 bits count -1 each; parts keep them from wrapping
-    const int64_t end = n - j < (int64_t{1} << 24) ? n : j + (int64_t{1} << 24);
-    auto a = hn::Zero(di), b = hn::Zero(di);
-    for (; j + 2 * kRowLanes <= end; j += 2 * kRowLanes) {
-      a = hn::Add(a, hn::VecFromMask(di, hn::RebindMask(di, hn::Gt(hn::LoadU(RowTag(), x + j), limit))));
-      b = hn::Add(b, hn::VecFromMask(di, hn::RebindMask(di, hn::Gt(hn::LoadU(RowTag(), x + j + kRowLanes), limit))));
-    }
-    if (j + kRowLanes <= end) {
-      a = hn::Add(a, hn::VecFromMask(di, hn::RebindMask(di, hn::Gt(hn::LoadU(RowTag(), x + j), limit))));
-      j += kRowLanes;
-    }
-    HWY_ALIGN int32_t lanes[16];
-    hn::Store(hn::Add(a, b), di, lanes);
-    for (int64_t k = 0; k < kRowLanes; ++k) count -= lanes[k];
+  int64_t count = 0, j = 0;
+  for (; j + kRowLanes <= n; j += kRowLanes) {
+    count += static_cast<int64_t>(hn::CountTrue(RowTag(), hn::Gt(hn::LoadU(RowTag(), x + j), limit)));
   }
   for (; j < n; ++j) count += x[j] > threshold ? 1 : 0;
   return count;

@@ -6,7 +6,7 @@ namespace graft {
 
 constexpr int64_t kHistogramCopies = 4;  // of the counts, so that equal neighbours do not wait for each other
 
-// What reduce.cc runs on one block of at most 4,096 elements (histogram and count: on any range).
+// What reduce.cc runs on one block of at most 4,096 elements (histogram: on any range).
 struct ReduceTable {
   float (*sum)(const float* x, int64_t n) noexcept;
   float (*square_sum)(const float* x, int64_t n) noexcept;

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <cstdlib>
 
 namespace graft::test {
@@ -22,11 +20,3 @@ inline constexpr bool kSanitized = false;
 #endif
 
 }  // namespace graft::test
-
-// First line of a test that takes many seconds under a sanitizer and enters no code that quicker tests do not: slow there, not in release.
-#define GRAFT_SLOW_IF_SANITIZED()                                \
-  do {                                                           \
-    if (graft::test::kSanitized && !graft::test::runs_slow()) {  \
-      GTEST_SKIP() << "slow under a sanitizer (set GRAFT_SLOW)"; \
-    }                                                            \
-  } while (false)
