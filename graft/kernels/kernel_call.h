@@ -89,6 +89,7 @@ class KernelCall {
 
   const std::map<std::string, KernelTensor, std::less<>>& inputs() const { return inputs_; }
   const std::map<std::string, KernelTensor, std::less<>>& outputs() const { return outputs_; }
+  const std::map<std::string, std::string, std::less<>>& parameters() const { return parameters_; }
 
  private:
   const KernelTensor& find(std::string_view name) const;

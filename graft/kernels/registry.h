@@ -19,8 +19,11 @@ struct KernelInfo {
   ScratchNeed (*prepare)(KernelCall& call);
   // Computes the outputs; may be repeated. Allocates nothing.
   void (*run)(Context& context, KernelCall& call);
-  // Inputs and parameters of a call of about `size` elements of the main input.
+  // Inputs and parameters of a call of about `size` elements of the main input; sizes of 1,000,000 and 10,000,000 give the
+  // specification's bench shapes.
   void (*example)(KernelCall& call, int64_t size, uint64_t seed);
+  // Why the variants may differ in bits, and the bound; empty where they do not (design, point 8). Threads never change a bit.
+  std::string_view outside_contract = {};
 };
 
 std::span<const KernelInfo> kernel_registry();         // in the order of the specification

@@ -95,29 +95,35 @@ inline std::vector<int> thread_counts() {
   return counts;
 }
 
-// run(context) returns every output; scalar on one thread says what is right, bit for bit (NaN counts as one pattern).
+// run(context) returns every output; scalar on one thread says what is right, bit for bit (NaN counts as one pattern). Where
+// `variants_differ`, each variant is compared with itself on one thread.
 inline void expect_same_bits(const std::function<std::vector<float>(Context&)>& run, const std::string& what,
-                             const ScratchNeed& need = {}) {
+                             const ScratchNeed& need = {}, bool variants_differ = false) {
   const auto bits = [](float v) { return v != v ? 0x7FC00000u : std::bit_cast<uint32_t>(v); };
   const CpuLevel top = cpu_level();
   std::vector<CpuLevel> levels = cpu_levels_available();
-  set_cpu_level(CpuLevel::kScalar);
   ThreadPool one(1);
   Context reference(one);
   reference.reserve(need);
-  const std::vector<float> want = run(reference);
+  std::vector<std::vector<float>> wants;
+  for (const CpuLevel level : levels) {
+    set_cpu_level(variants_differ ? level : CpuLevel::kScalar);
+    if (variants_differ || wants.empty()) wants.push_back(run(reference));
+  }
   for (const int threads : thread_counts()) {
     ThreadPool pool(threads);
     Context context(pool);
     context.reserve(need);
-    for (const CpuLevel level : levels) {
+    for (size_t l = 0; l < levels.size(); ++l) {
+      const CpuLevel level = levels[l];
+      const std::vector<float>& want = wants[variants_differ ? l : 0];
       set_cpu_level(level);
       const std::vector<float> got = run(context);
       ASSERT_EQ(got.size(), want.size());
       for (size_t i = 0; i < got.size(); ++i) {
         if (bits(got[i]) == bits(want[i])) continue;
         ADD_FAILURE() << what << ": " << cpu_level_name(level) << ", " << threads << " threads: value " << i << " is "
-                      << got[i] << ", scalar has " << want[i];
+                      << got[i] << (variants_differ ? ", one thread has " : ", scalar has ") << want[i];
         break;
       }
     }
