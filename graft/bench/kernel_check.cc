@@ -6,26 +6,13 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
+#include <optional>
 
-#include "graft/base/cpu.h"
-#include "graft/base/error.h"
 #include "graft/formats/safetensors.h"
 #include "graft/kernels/registry.h"
 
 namespace graft {
 namespace {
-
-// Puts the CPU level back.
-class LevelGuard {
- public:
-  LevelGuard() : kept_(cpu_level()) {}
-  ~LevelGuard() { set_cpu_level(kept_); }
-  LevelGuard(const LevelGuard&) = delete;
-  LevelGuard& operator=(const LevelGuard&) = delete;
-
- private:
-  CpuLevel kept_;
-};
 
 struct Tolerance {
   double relative = 0, absolute = 0;
@@ -75,6 +62,20 @@ bool is_known(DType dtype) {
          dtype == DType::kI32 || dtype == DType::kU32;
 }
 
+// "case12.in.x" is case 12 and "in.x"; nothing for any other form.
+struct CaseKey {
+  size_t index = 0;
+  std::string_view rest;
+};
+std::optional<CaseKey> case_key(std::string_view name) {
+  if (!name.starts_with("case")) return std::nullopt;
+  CaseKey key;
+  const auto [end, error] = std::from_chars(name.data() + 4, name.data() + name.size(), key.index);
+  if (error != std::errc() || end == name.data() + name.size() || *end != '.') return std::nullopt;
+  key.rest = name.substr(static_cast<size_t>(end + 1 - name.data()));
+  return key;
+}
+
 // The cases of a file: caseN.in.NAME, caseN.out.NAME, and in the metadata caseN.param.NAME and caseN.tol.NAME.
 std::vector<GoldenCase> read_cases(const SafetensorsFile& file) {
   const auto count = file.metadata().find("cases");
@@ -83,35 +84,35 @@ std::vector<GoldenCase> read_cases(const SafetensorsFile& file) {
   int64_t n = 0;
   const std::string& text = count->second;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
-  GRAFT_CHECK(error == std::errc() && end == text.data() + text.size() && n >= 0 && n <= 100000,
-              "{}: 'cases' is '{}', expected a number up to 100000", file.path(), printable(text, 40));
+  GRAFT_CHECK(error == std::errc() && end == text.data() + text.size() && n >= 1 && n <= 100000,
+              "{}: 'cases' is '{}', expected a number from 1 to 100000", file.path(), printable(text, 40));
   std::vector<GoldenCase> cases(static_cast<size_t>(n));
-  for (size_t i = 0; i < cases.size(); ++i) {
-    const std::string prefix = fmt::format("case{}.", i);
-    for (const TensorInfo& t : file.tensors()) {
-      if (!t.name.starts_with(prefix)) continue;
-      const std::string_view rest = std::string_view(t.name).substr(prefix.size());
-      GRAFT_CHECK(is_known(t.dtype), "{}: tensor '{}' is {}, expected F32, F16, I8, U8, I32 or U32", file.path(),
-                  printable(t.name, 60), dtype_name(t.dtype));
-      if (rest.starts_with("in.")) {
-        KernelTensor& input = cases[i].call.add_input(rest.substr(3), t.dtype, t.shape);
-        const auto bytes = file.bytes(t);
-        std::copy(bytes.begin(), bytes.end(), input.data.data());
-      } else if (rest.starts_with("out.")) {
-        const std::string name(rest.substr(4));
-        const auto tolerance = file.metadata().find(prefix + "tol." + name);
-        const std::string where = fmt::format("{}: {}tol.{}", file.path(), prefix, name);
-        GRAFT_CHECK(tolerance != file.metadata().end(), "{} is missing from the metadata", where);
-        cases[i].outputs.push_back({name, &t, parse_tolerance(tolerance->second, where)});
-      }
-    }
-    GRAFT_CHECK(!cases[i].outputs.empty(), "{}: case {} has no output", file.path(), i);
-    const std::string parameters = prefix + "param.";
-    for (const auto& [name, value] : file.metadata()) {
-      if (name.starts_with(parameters))
-        cases[i].call.set_parameter(std::string_view(name).substr(parameters.size()), value);
+  for (const TensorInfo& t : file.tensors()) {
+    const auto key = case_key(t.name);
+    if (!key || key->index >= cases.size()) continue;
+    GRAFT_CHECK(is_known(t.dtype), "{}: tensor '{}' is {}, expected F32, F16, I8, U8, I32 or U32", file.path(),
+                printable(t.name, 60), dtype_name(t.dtype));
+    GoldenCase& c = cases[key->index];
+    if (key->rest.starts_with("in.")) {
+      KernelTensor& input = c.call.add_input(key->rest.substr(3), t.dtype, t.shape);
+      const auto bytes = file.bytes(t);
+      std::copy(bytes.begin(), bytes.end(), input.data.data());
+    } else if (key->rest.starts_with("out.")) {
+      const std::string name(key->rest.substr(4));
+      const std::string tol = fmt::format("case{}.tol.{}", key->index, name);
+      const auto tolerance = file.metadata().find(tol);
+      const std::string where = fmt::format("{}: {}", file.path(), printable(tol, 60));
+      GRAFT_CHECK(tolerance != file.metadata().end(), "{} is missing from the metadata", where);
+      c.outputs.push_back({name, &t, parse_tolerance(tolerance->second, where)});
     }
   }
+  for (const auto& [name, value] : file.metadata()) {
+    const auto key = case_key(name);
+    if (key && key->index < cases.size() && key->rest.starts_with("param."))
+      cases[key->index].call.set_parameter(key->rest.substr(6), value);
+  }
+  for (size_t i = 0; i < cases.size(); ++i)
+    GRAFT_CHECK(!cases[i].outputs.empty(), "{}: case {} has no output", file.path(), i);
   return cases;
 }
 
@@ -119,7 +120,8 @@ void compare(const GoldenOutput& want, const SafetensorsFile& file, const Kernel
              KernelCheck& check) {
   const auto at = call.outputs().find(want.name);
   const auto fault = [&](const std::string& what) {
-    if (check.fault.empty()) check.fault = fmt::format("case {} output {}: {}", index, want.name, what);
+    if (check.fault.empty())
+      check.fault = fmt::format("{}: case {} output {}: {}", file.path(), index, printable(want.name, 40), what);
     check.error_over_tolerance = std::numeric_limits<double>::infinity();
   };
   if (at == call.outputs().end()) return fault("the kernel has no such output");
@@ -137,13 +139,14 @@ void compare(const GoldenOutput& want, const SafetensorsFile& file, const Kernel
                                                                          : std::numeric_limits<double>::infinity();
     check.error_over_tolerance = std::max(check.error_over_tolerance, ratio);
     if (ratio > 1 && check.fault.empty()) {
-      check.fault = fmt::format("case {} output {} element {}: {:.9g}, expected {:.9g} within {:.3g}", index, want.name,
-                                i, g, w, bar);
+      check.fault = fmt::format("{}: case {} output {} element {}: {:.9g}, expected {:.9g} within {:.3g}", file.path(),
+                                index, printable(want.name, 40), i, g, w, bar);
     }
   }
 }
 
-std::vector<std::string> golden_files(const std::vector<std::string>& paths) {
+// The files of `paths`; a folder that gives none is an error.
+std::vector<std::string> golden_files(const std::vector<std::string>& paths, std::vector<Error>& errors) {
   std::vector<std::string> files;
   for (const std::string& path : paths) {
     std::error_code error;
@@ -152,67 +155,95 @@ std::vector<std::string> golden_files(const std::vector<std::string>& paths) {
       continue;
     }
     const size_t before = files.size();
-    for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
-      if (entry.path().extension() == ".safetensors") files.push_back(entry.path().string());
+    std::filesystem::directory_iterator entry(path, error);
+    for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+      if (entry->path().extension() == ".safetensors") files.push_back(entry->path().string());
     }
-    if (error) fail("{}: cannot be listed: {}", path, error.message());
-    GRAFT_CHECK(files.size() > before, "{}: no .safetensors file, expected golden files of kernels", path);
+    if (error) {
+      errors.emplace_back(fmt::format("{}: cannot be listed: {}", path, error.message()));
+    } else if (files.size() == before) {
+      errors.emplace_back(fmt::format("{}: no .safetensors file, expected golden files of kernels", path));
+    }
     std::sort(files.begin() + static_cast<int64_t>(before), files.end());
   }
   return files;
 }
 
+// Adds what one file gives to the results of its kernel.
+void check_file(Context& context, const std::string& path, const std::vector<CpuLevel>& levels,
+                KernelCheckReport& report) {
+  const SafetensorsFile file(path);
+  const auto name = file.metadata().find("kernel");
+  GRAFT_CHECK(name != file.metadata().end(), "{}: the metadata has no 'kernel', expected a golden file of a kernel",
+              path);
+  const KernelInfo* kernel = find_kernel(name->second);
+  GRAFT_CHECK_HINT(kernel != nullptr, "graft kernel list shows what there is", "{}: kernel '{}' is unknown", path,
+                   printable(name->second, 40));
+  std::vector<GoldenCase> cases = read_cases(file);
+  const LevelGuard guard;
+  for (const CpuLevel level : levels) {
+    set_cpu_level(level);
+    const auto same = [&](const KernelCheck& c) {
+      return c.kernel == kernel->name && c.variant == cpu_level_name(level);
+    };
+    auto at = std::find_if(report.results.begin(), report.results.end(), same);
+    if (at == report.results.end()) {
+      KernelCheck check;
+      check.kernel = kernel->name, check.variant = cpu_level_name(level);
+      at = report.results.insert(report.results.end(), std::move(check));
+    }
+    for (size_t i = 0; i < cases.size(); ++i) {
+      KernelCall& call = cases[i].call;
+      try {
+        context.reserve(kernel->prepare(call));
+        kernel->run(context, call);
+      } catch (const Error& e) {
+        fail_hint(e.hint(), "{}: case {}: {}", path, i, e.what());
+      } catch (const std::exception& e) {  // no memory for what a hostile parameter asks for
+        fail("{}: case {}: {}", path, i, e.what());
+      }
+      for (const GoldenOutput& want : cases[i].outputs) compare(want, file, call, i, *at);
+      ++at->cases;
+    }
+  }
+}
+
 }  // namespace
+
+bool KernelCheckReport::ok() const {
+  return errors.empty() && std::all_of(results.begin(), results.end(), [](const KernelCheck& c) { return c.ok(); });
+}
 
 std::vector<std::string> kernel_variants() {
   std::vector<std::string> names;
-  for (const CpuLevel level : cpu_levels_available()) {
-    if (level <= cpu_level()) names.emplace_back(cpu_level_name(level));
-  }
+  for (const CpuLevel level : cpu_levels_available()) names.emplace_back(cpu_level_name(level));
   return names;
 }
 
-std::vector<KernelCheck> check_kernels(ThreadPool& pool, const std::vector<std::string>& paths,
-                                       const std::string& variant) {
+std::vector<CpuLevel> kernel_levels(const std::string& variant) {
   std::vector<CpuLevel> levels;
   for (const CpuLevel level : cpu_levels_available()) {
-    if (level <= cpu_level() && (variant == "all" || variant == cpu_level_name(level))) levels.push_back(level);
+    if (variant == "all" || variant == cpu_level_name(level)) levels.push_back(level);
   }
   if (levels.empty()) {
     fail_hint(fmt::format("give all or one of {}", fmt::join(kernel_variants(), ", ")), "this CPU has no variant '{}'",
               printable(variant, 40));
   }
-  const LevelGuard guard;
-  std::vector<KernelCheck> checks;
-  for (const std::string& path : golden_files(paths)) {
-    const SafetensorsFile file(path);
-    const auto name = file.metadata().find("kernel");
-    GRAFT_CHECK(name != file.metadata().end(), "{}: the metadata has no 'kernel', expected a golden file of a kernel",
-                path);
-    const KernelInfo* kernel = find_kernel(name->second);
-    GRAFT_CHECK_HINT(kernel != nullptr, "graft kernel list shows what there is", "{}: kernel '{}' is unknown", path,
-                     printable(name->second, 40));
-    std::vector<GoldenCase> cases = read_cases(file);
-    for (const CpuLevel level : levels) {
-      set_cpu_level(level);
-      KernelCheck check;
-      check.kernel = kernel->name, check.variant = cpu_level_name(level);
-      Context context(pool);
-      for (size_t i = 0; i < cases.size(); ++i) {
-        KernelCall& call = cases[i].call;
-        try {
-          context.reserve(kernel->prepare(call));
-          kernel->run(context, call);
-        } catch (const Error& e) {
-          fail("{}: case {}: {}", path, i, e.what());
-        }
-        for (const GoldenOutput& want : cases[i].outputs) compare(want, file, call, i, check);
-        ++check.cases;
-      }
-      checks.push_back(std::move(check));
+  return levels;
+}
+
+KernelCheckReport check_kernels(ThreadPool& pool, const std::vector<std::string>& paths, const std::string& variant) {
+  const std::vector<CpuLevel> levels = kernel_levels(variant);
+  KernelCheckReport report;
+  Context context(pool);
+  for (const std::string& path : golden_files(paths, report.errors)) {
+    try {
+      check_file(context, path, levels, report);
+    } catch (const Error& e) {
+      report.errors.push_back(e);
     }
   }
-  return checks;
+  return report;
 }
 
 }  // namespace graft

@@ -23,7 +23,9 @@ TEST(KernelCheck, GoldenVectorsOfEveryKernelAndVariant) {
   for (const KernelInfo& kernel : kernel_registry())
     files.push_back(fmt::format("{}/{}.safetensors", golden_folder(), kernel.name));
   ThreadPool pool(2);
-  const std::vector<KernelCheck> checks = check_kernels(pool, files, "all");
+  const KernelCheckReport report = check_kernels(pool, files, "all");
+  for (const Error& e : report.errors) ADD_FAILURE() << e.what();
+  const std::vector<KernelCheck>& checks = report.results;
   EXPECT_EQ(checks.size(), kernel_registry().size() * kernel_variants().size());
   for (const KernelCheck& check : checks) {
     EXPECT_TRUE(check.ok()) << check.kernel << " " << check.variant << ": " << check.fault;
@@ -46,11 +48,11 @@ class BrokenGolden : public testing::Test {
   }
   std::string message(const std::string& path, const std::string& variant = "all") {
     try {
-      check_kernels(pool_, {path}, variant);
-    } catch (const Error& e) {
+      const KernelCheckReport report = check_kernels(pool_, {path}, variant);
+      return report.errors.empty() ? "" : report.errors.front().what();
+    } catch (const Error& e) {  // the variant
       return e.what();
     }
-    return "";
   }
   test::TempDir dir_;
   ThreadPool pool_{1};
@@ -58,9 +60,10 @@ class BrokenGolden : public testing::Test {
 
 TEST_F(BrokenGolden, WrongValueIsAFaultNotAnError) {
   const Metadata good = {{"kernel", "map_abs"}, {"cases", "1"}, {"case0.tol.y", "0 0"}};
-  EXPECT_TRUE(check_kernels(pool_, {file(2, good)}, "scalar")[0].ok());
-  const KernelCheck bad = check_kernels(pool_, {file(2.5f, good)}, "scalar")[0];
-  EXPECT_EQ(bad.fault, "case 0 output y element 0: 2, expected 2.5 within 0");
+  EXPECT_TRUE(check_kernels(pool_, {file(2, good)}, "scalar").ok());
+  const std::string path = file(2.5f, good);
+  const KernelCheck bad = check_kernels(pool_, {path}, "scalar").results[0];
+  EXPECT_EQ(bad.fault, path + ": case 0 output y element 0: 2, expected 2.5 within 0");
   EXPECT_FALSE(bad.ok());
 }
 
@@ -72,6 +75,7 @@ TEST_F(BrokenGolden, EveryFaultNamesFileAndPlace) {
   has({{"kernel", "map_nothing"}}, "kernel 'map_nothing' is unknown");
   has({{"kernel", "map_abs"}}, "no 'cases'");
   has({{"kernel", "map_abs"}, {"cases", "-1"}}, "'cases' is '-1'");
+  has({{"kernel", "map_abs"}, {"cases", "0"}}, "'cases' is '0'");
   has({{"kernel", "map_abs"}, {"cases", "9999999999"}}, "'cases' is '9999999999'");
   has({{"kernel", "map_abs"}, {"cases", "2"}, {"case0.tol.y", "0 0"}}, "case 1 has no output");
   has({{"kernel", "map_abs"}, {"cases", "1"}}, "case0.tol.y is missing");
@@ -82,6 +86,30 @@ TEST_F(BrokenGolden, EveryFaultNamesFileAndPlace) {
   const std::string path = file(2, {{"kernel", "map_abs"}, {"cases", "1"}, {"case0.tol.y", "0 0"}});
   EXPECT_NE(message(path, "avx9").find("no variant 'avx9'"), std::string::npos);
   EXPECT_NE(message(dir_ / "missing.safetensors"), "");
+}
+
+// What is broken or foreign is an error of its own; the rest is checked, and the files of a kernel make one row a variant.
+TEST_F(BrokenGolden, GoesOnPastWhatCannotBeChecked) {
+  const Metadata good = {{"kernel", "map_abs"}, {"cases", "1"}, {"case0.tol.y", "0 0"}};
+  const auto keep = [&](const char* name, const std::string& path) {
+    const std::string to = dir_ / name;
+    std::filesystem::rename(path, to);
+    return to;
+  };
+  const std::string foreign = keep("foreign.safetensors", file(2, {{"kernel", "map_nothing"}}));
+  const std::string first = keep("first.safetensors", file(2, good)),
+                    second = keep("second.safetensors", file(3, good));
+  const std::string empty = dir_ / "empty";
+  std::filesystem::create_directory(empty);
+  const KernelCheckReport report =
+      check_kernels(pool_, {foreign, empty, first, dir_ / "missing.safetensors", second}, "scalar");
+  EXPECT_FALSE(report.ok());
+  ASSERT_EQ(report.errors.size(), 3u);
+  EXPECT_EQ(std::string_view(report.errors[0].what()),
+            empty + ": no .safetensors file, expected golden files of kernels");
+  ASSERT_EQ(report.results.size(), 1u);
+  EXPECT_EQ(report.results[0].cases, 2);
+  EXPECT_TRUE(report.results[0].fault.starts_with(second)) << report.results[0].fault;
 }
 
 }  // namespace

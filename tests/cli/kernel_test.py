@@ -29,6 +29,8 @@ class Kernel(unittest.TestCase):
                 self.assertEqual(run.code, 1, run)
                 self.assertIn(what, run.err)
                 self.assertIn("hint: ", run.err)
+            run = graft("kernel", "check", foreign, folder + "/none", "--json")  # one line each
+            self.assertEqual((run.code, len(run.json()["errors"]), run.err.count("error: ")), (1, 2, 2), run)
         self.assertEqual(graft("kernel").code, 2)
 
     @unittest.skipUnless(FIXTURES, "no fixtures")
