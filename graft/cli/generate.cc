@@ -60,7 +60,23 @@ struct CommandFlags : GenerateFlags {
   int logprobs = -1;
 };
 
-void print_answer(const CommandFlags& f, const Generated& g, bool streamed) {
+// A line per token: its log-probability, the token as JSON text (no control character reaches the terminal), and the likeliest.
+void print_logprobs(const Tokenizer& tokenizer, const Generated& g) {
+  const auto text = [&](int32_t id) {
+    return Json(tokenizer.decode({id})).dump(-1, ' ', false, Json::error_handler_t::replace);
+  };
+  for (const TokenLogprob& t : g.logprobs) {
+    fmt::print("{:9.4f}  {:>6} {}", t.logprob, t.id, text(t.id));
+    const char* before = "    of ";
+    for (const auto& [id, logprob] : t.top) {
+      fmt::print("{}{} {:.4f}", before, text(id), logprob);
+      before = ", ";
+    }
+    fmt::print("\n");
+  }
+}
+
+void print_answer(const CommandFlags& f, const Tokenizer& tokenizer, const Generated& g, bool streamed) {
   if (f.common.json) {
     fmt::print("{}\n", generated_json(g).dump(-1, ' ', false, Json::error_handler_t::replace));
   } else if (!streamed) {
@@ -68,6 +84,7 @@ void print_answer(const CommandFlags& f, const Generated& g, bool streamed) {
   } else {
     fmt::print("\n");
   }
+  if (!f.common.json) print_logprobs(tokenizer, g);
   std::fflush(stdout);
   if (!f.common.quiet && !f.common.json) {
     fmt::print(stderr, "prompt {} tokens, {:.1f} tokens/s; answer {} tokens, {:.1f} tokens/s; {}\n", g.prompt_tokens,
@@ -95,7 +112,7 @@ void run_generate(CommandFlags& f) {
   };
   const auto answer = [&](const std::vector<int32_t>& prompt, uint64_t line) {
     const Generated g = generate(session.engine(), &session.tokenizer(), prompt, f.options, line, on_text);
-    print_answer(f, g, streamed);
+    print_answer(f, session.tokenizer(), g, streamed);
     if (stop_requested.load()) throw Interrupted("interrupted");
   };
   if (f.file.empty()) {

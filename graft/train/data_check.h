@@ -44,9 +44,10 @@ struct DataCheck {
   std::string text(bool color) const;
 };
 
-// Reads and encodes all of DATA as `graft train` would. Rows beyond max_length: settings.too_long "error" makes them faults, "report" warnings,
-// "truncate" and "drop" what train makes of them. Pre-tokenised data needs no tokenizer (rows are shown as ids then). What is wrong with the data becomes faults; Error only for what is
-// wrong with the model folder or where no data can be found. Warnings go to the log too.
+// Reads and encodes all of DATA as `graft train` would. Rows beyond max_length: settings.too_long "error" makes them faults, "report"
+// warnings, "truncate" and "drop" what train makes of them. Pre-tokenised data needs no tokenizer (rows are shown as ids then). What is
+// wrong with the data becomes faults; Error only for what is wrong with the model folder or where no data can be found. Warnings go to
+// the log too.
 DataCheck check_data(const std::string& data, const std::string& model, const EncodeSettings& settings,
                      int64_t num_shown, ThreadPool& pool);
 

@@ -1,4 +1,4 @@
-"""graft chat on a terminal and off it: commands, adapters, Ctrl-C, Ctrl-D."""
+"""graft chat on a terminal and off it: commands, adapters, Ctrl-C, Ctrl-D; log-probabilities of generate."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ import sys
 import time
 import unittest
 
-from graft_cli import BINARY, fixtures
+from graft_cli import BINARY, fixtures, graft
 
 FIXTURES = fixtures()
 MODEL = FIXTURES and FIXTURES / "models/pystd-5m"
@@ -147,6 +147,14 @@ class Chat(unittest.TestCase):
         # The base model is back bit for bit after an adapter.
         self.assertEqual(run(f"/adapter load a {ADAPTER}\n/adapter off\n{START}\n").stdout.splitlines()[2:], one.stdout.splitlines())
         self.assertEqual(run("").stdout, "")
+
+    def test_log_probabilities_as_lines(self):
+        words = ["generate", MODEL, "--raw", "--greedy", "--prompt", START, "--max-tokens", 4, "--logprobs", 2]
+        want = graft(*words, "--json").json()
+        shown = graft(*words, "--quiet").out.removeprefix(want["text"] + "\n").splitlines()
+        self.assertEqual([(line.split()[0], line.split()[1]) for line in shown], [(f"{t['logprob']:.4f}", str(t["id"])) for t in want["logprobs"]])
+        for line, token in zip(shown, want["logprobs"]):
+            self.assertRegex(line, rf'    of ".*" {token["top"][0][1]:.4f}, ".*" {token["top"][1][1]:.4f}$')
 
 
 if __name__ == "__main__":
