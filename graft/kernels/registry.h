@@ -30,6 +30,7 @@ std::span<const KernelInfo> kernel_registry();         // in the order of the sp
 const KernelInfo* find_kernel(std::string_view name);  // null if there is none
 
 // The families' rows.
+std::span<const KernelInfo> layout_kernels();
 std::span<const KernelInfo> map_kernels();
 std::span<const KernelInfo> reduce_kernels();
 
