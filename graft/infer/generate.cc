@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "graft/base/error.h"
-#include "graft/kernels/loss.h"
+#include "graft/kernels/softmax.h"
 
 namespace graft {
 namespace {

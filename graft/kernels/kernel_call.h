@@ -54,19 +54,12 @@ class KernelCall {
     const KernelTensor& t = input(name, dtype_of<T>());
     return {reinterpret_cast<const T*>(t.data.data()), static_cast<size_t>(t.size())};
   }
-  // The same as a matrix: Error unless it has `Rank` dimensions.
+  // The same as a view: Error unless it has `Rank` dimensions.
   template <typename T, int Rank>
   View<const T, Rank> in_view(std::string_view name) const {
     const KernelTensor& t = input(name, dtype_of<T>());
     require_rank(name, t, Rank);
-    std::array<int64_t, Rank> extents, strides;
-    int64_t stride = 1;
-    for (int i = Rank - 1; i >= 0; --i) {
-      extents[static_cast<size_t>(i)] = t.shape[static_cast<size_t>(i)];
-      strides[static_cast<size_t>(i)] = stride;
-      stride *= extents[static_cast<size_t>(i)];
-    }
-    return View<const T, Rank>(reinterpret_cast<const T*>(t.data.data()), extents, strides);
+    return view_of<const T, Rank>(t);
   }
   const std::vector<int64_t>& in_shape(std::string_view name) const { return find(name).shape; }
 
@@ -84,6 +77,12 @@ class KernelCall {
     KernelTensor& t = output(name, dtype_of<T>());
     return {reinterpret_cast<T*>(t.data.data()), static_cast<size_t>(t.size())};
   }
+  template <typename T, int Rank>
+  View<T, Rank> out_view(std::string_view name) {
+    KernelTensor& t = output(name, dtype_of<T>());
+    require_rank(name, t, Rank);
+    return view_of<T, Rank>(t);
+  }
   // Shrinks the first dimension of an output to what a run really wrote (compaction); its memory stays.
   void set_length(std::string_view name, int64_t length);
 
@@ -95,6 +94,17 @@ class KernelCall {
   const KernelTensor& find(std::string_view name) const;
   const KernelTensor& input(std::string_view name, DType dtype) const;
   KernelTensor& output(std::string_view name, DType dtype);
+  template <typename T, int Rank, typename Tensor>
+  static View<T, Rank> view_of(Tensor& t) {
+    std::array<int64_t, Rank> extents, strides;
+    int64_t stride = 1;
+    for (int i = Rank - 1; i >= 0; --i) {
+      extents[static_cast<size_t>(i)] = t.shape[static_cast<size_t>(i)];
+      strides[static_cast<size_t>(i)] = stride;
+      stride *= extents[static_cast<size_t>(i)];
+    }
+    return View<T, Rank>(reinterpret_cast<T*>(t.data.data()), extents, strides);
+  }
   static void require_rank(std::string_view name, const KernelTensor& tensor, int rank);
 
   std::map<std::string, KernelTensor, std::less<>> inputs_, outputs_;

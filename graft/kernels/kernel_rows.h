@@ -2,6 +2,8 @@
 
 // Shared by the families' rows of the registry.
 
+#include <algorithm>
+
 #include "graft/base/random.h"
 #include "graft/kernels/registry.h"
 
@@ -36,8 +38,42 @@ double flops_of_x(const KernelCall& call) {
   return (kT * kTranscendental + kOps) * length_of(call, "x");
 }
 
+// Rows of 1,024 columns, or one row where there are fewer elements; 1,000,000 and 10,000,000 give 976 and 9765 rows.
+inline std::vector<int64_t> rows_of_1024(int64_t size) {
+  const int64_t columns = std::min<int64_t>(size, 1024);
+  return {size / columns, columns};
+}
+
 // Inputs of a kernel of one vector.
 inline void example_x(KernelCall& call, int64_t size, uint64_t seed) { add_uniform(call, "x", {size}, seed); }
+
+// Logits of about `size` elements in rows of `columns`, and a target for every row but some that do not count.
+inline void add_logits(KernelCall& call, int64_t size, int64_t columns, uint64_t seed) {
+  columns = std::min(size, columns);
+  const int64_t rows = size / columns;
+  add_uniform(call, "logits", {rows, columns}, seed, -4, 4);
+  KernelTensor& targets = call.add_input("targets", DType::kI32, {rows});
+  const RandomStream stream(seed, stream_hash("targets"));
+  for (int64_t i = 0; i < rows; ++i) {
+    const auto at = static_cast<uint64_t>(i);
+    targets.data.as<int32_t>()[at] =
+        i % 37 == 5 ? -100 : static_cast<int32_t>(stream.word(at) % static_cast<uint32_t>(columns));
+  }
+}
+// Error unless 'targets' names a column of 'logits' for every row, or is the parameter ignore_index.
+inline void check_targets(const KernelCall& call) {
+  const View<const float, 2> logits = call.in_view<float, 2>("logits");
+  const std::span<const int32_t> targets = call.in<int32_t>("targets");
+  GRAFT_CHECK(logits.extent(1) > 0, "input 'logits' is [{}, 0], expected at least one column", logits.extent(0));
+  GRAFT_CHECK(targets.size() == static_cast<size_t>(logits.extent(0)),
+              "input 'targets' has {} elements, expected {}, the rows of 'logits'", targets.size(), logits.extent(0));
+  const int64_t ignore = call.integer("ignore_index", -100);
+  GRAFT_CHECK(ignore >= INT32_MIN && ignore <= INT32_MAX, "parameter 'ignore_index' is {}, expected 32 bits", ignore);
+  for (size_t i = 0; i < targets.size(); ++i) {
+    GRAFT_CHECK(targets[i] == ignore || (targets[i] >= 0 && targets[i] < logits.extent(1)),
+                "input 'targets' is {} in row {}, expected {} or 0 to {}", targets[i], i, ignore, logits.extent(1) - 1);
+  }
+}
 
 // Error unless two inputs have one shape.
 inline void same_shape(const KernelCall& call, std::string_view a, std::string_view b) {

@@ -146,16 +146,6 @@ ScratchNeed head_cross_entropy_scratch(int num_threads, int64_t hidden, int64_t 
   return {l.nll + round_up(static_cast<size_t>(chunk_rows) * sizeof(float)), l.products.per_worker};
 }
 
-float log_softmax(std::span<const float> z, std::span<float> y) noexcept {
-  const KeepSubnormals keep;
-  const LossTable<float>& kernels = table<float>();
-  const auto n = static_cast<int64_t>(z.size());
-  const SoftmaxSums<float> s = kernels.softmax_sums(z.data(), n);
-  const float log_z = s.maximum + log_f32(s.sum);
-  kernels.subtract(z.data(), log_z, y.data(), n);
-  return log_z;
-}
-
 template double head_cross_entropy<float>(Context&, const HeadLossArgs<float>&) noexcept;
 template double head_cross_entropy<double>(Context&, const HeadLossArgs<double>&) noexcept;
 

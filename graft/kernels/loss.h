@@ -42,7 +42,4 @@ double head_cross_entropy(Context& context, const HeadLossArgs<T>& args) noexcep
 ScratchNeed head_cross_entropy_scratch(int num_threads, int64_t hidden, int64_t vocab, int64_t chunk_rows, int64_t rank,
                                        bool magnitude = false);
 
-// log softmax of a row, in place allowed: y = z - logZ with the order above. Returns logZ.
-float log_softmax(std::span<const float> z, std::span<float> y) noexcept;
-
 }  // namespace graft

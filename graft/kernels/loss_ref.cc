@@ -5,7 +5,7 @@ namespace graft {
 
 template <typename T>
 const LossTable<T>& loss_ref() noexcept {
-  static constexpr LossTable<T> kTable = {softmax_sums<T>, sum_logits<T>, softmax_gradient<T>, subtract<T>};
+  static constexpr LossTable<T> kTable = {softmax_sums<T>, sum_logits<T>, softmax_gradient<T>};
   return kTable;
 }
 template const LossTable<float>& loss_ref<float>() noexcept;

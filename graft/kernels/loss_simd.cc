@@ -4,8 +4,7 @@
 #include "graft/kernels/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "graft/kernels/math_inl.h"
-#include "graft/kernels/reduce_inl.h"
+#include "graft/kernels/softmax_inl.h"
 // clang-format on
 
 #include "graft/kernels/loss_table.h"
@@ -14,25 +13,7 @@ HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 namespace {
 
-SoftmaxSums<float> softmax_sums(const float* z, int64_t n) noexcept {
-  constexpr float kNone = -std::numeric_limits<float>::infinity();
-  float maximum = kNone, sum = 0;
-  for (int64_t begin = 0; begin < n; begin += kSumBlock) {
-    const int64_t size = n - begin < kSumBlock ? n - begin : kSumBlock;
-    const float* in = z + begin;
-    const float top = max_row_block(in, size);
-    const float next = top > maximum || top != top ? top : maximum;
-    const float shift = next == kNone ? 0.0f : next;
-    const float block = sum_block_f32(size, [=](auto d, int64_t j, auto acc) HWY_ATTR {
-      return hn::Add(acc, exp_f32(d, hn::Sub(hn::LoadU(d, in + j), hn::Set(d, shift))));
-    });
-    const LaneTag one;
-    const auto rescale = exp_f32(one, hn::Set(one, maximum - shift));
-    sum = hn::GetLane(hn::MulAdd(hn::Set(one, sum), rescale, hn::Set(one, block)));
-    maximum = next;
-  }
-  return {maximum, sum};
-}
+SoftmaxSums<float> softmax_sums(const float* z, int64_t n) noexcept { return softmax_sums_of_row(z, n); }
 
 float sum_logits(const float* z, int64_t n) noexcept {
   return sum_row(n, [z](auto d, int64_t j, auto acc) HWY_ATTR { return hn::Add(acc, hn::LoadU(d, z + j)); });
@@ -46,12 +27,8 @@ void softmax_gradient(float* z, int64_t n, float maximum, float inverse_sum, flo
   });
 }
 
-void subtract(const float* z, float c, float* y, int64_t n) noexcept {
-  for_each(n, [=](auto d, int64_t j) HWY_ATTR { hn::StoreU(hn::Sub(hn::LoadU(d, z + j), hn::Set(d, c)), d, y + j); });
-}
-
 }  // namespace
-constexpr LossTable<float> kLossTable = {softmax_sums, sum_logits, softmax_gradient, subtract};
+constexpr LossTable<float> kLossTable = {softmax_sums, sum_logits, softmax_gradient};
 }  // namespace graft::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

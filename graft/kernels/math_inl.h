@@ -1,4 +1,4 @@
-// Highway forms of exp_f32, log_f32 and sincos_turns (math.h): the chains of math_ref_inl.h operation for operation, so the same
+// Highway forms of exp_f32 and log_f32 (math.h): the chains of math_ref_inl.h operation for operation, so the same
 // bits. Include after hwy/highway.h; compiled once per target. d is a tag of float lanes.
 
 #if defined(GRAFT_KERNELS_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -16,13 +16,33 @@ namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
+// p 2^n for a whole n in [-151, 129], rounded once; shifted is n + 1.5 * 2^23.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V scale_by_power(D d, V p, [[maybe_unused]] V n, [[maybe_unused]] V shifted) {
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (sizeof(V) == 64) {
+    return V{_mm512_scalef_ps(p.raw, n.raw)};
+  } else if constexpr (sizeof(V) == 32) {
+    return V{_mm256_scalef_ps(p.raw, n.raw)};
+  } else {
+    return V{_mm_scalef_ps(p.raw, n.raw)};
+  }
+#else
+  const hn::RebindToSigned<D> di;
+  const auto k = hn::Sub(hn::BitCast(di, shifted), hn::Set(di, 0x4B400000));
+  const auto half = hn::ShiftRight<1>(k);
+  const auto bias = hn::Set(di, 127);
+  const V first = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(half, bias)));
+  const V second = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::Sub(k, half), bias)));
+  return hn::Mul(hn::Mul(p, first), second);
+#endif
+}
+
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V exp_f32(D d, V x) {
-  const hn::RebindToSigned<D> di;
   const V magic = hn::Set(d, 0x1.8p23f);
-  const V high = hn::Set(d, 89.0f), low = hn::Set(d, -104.0f);
-  V c = hn::IfThenElse(hn::Gt(x, high), high, x);
-  c = hn::IfThenElse(hn::Lt(x, low), low, c);
+  // x as the second operand: x86 returns it where it is NaN, Arm returns NaN anyway.
+  const V c = hn::Max(hn::Set(d, -104.0f), hn::Min(hn::Set(d, 89.0f), x));
   const V shifted = hn::MulAdd(c, hn::Set(d, 0x1.715476p+0f), magic);
   const V n = hn::Sub(shifted, magic);
   V r = hn::MulAdd(n, hn::Set(d, -0x1.62e430p-1f), c);
@@ -33,12 +53,7 @@ HWY_INLINE V exp_f32(D d, V x) {
   q = hn::MulAdd(q, r, hn::Set(d, 0x1.fffffcp-2f));
   q = hn::MulAdd(q, r, hn::Set(d, 1.0f));
   const V p = hn::MulAdd(q, r, hn::Set(d, 1.0f));
-  const auto k = hn::Sub(hn::BitCast(di, shifted), hn::BitCast(di, magic));
-  const auto half = hn::ShiftRight<1>(k);
-  const auto bias = hn::Set(di, 127);
-  const V first = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(half, bias)));
-  const V second = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::Sub(k, half), bias)));
-  return hn::Mul(hn::Mul(p, first), second);  // NaN: p is NaN whatever the factors are
+  return scale_by_power(d, p, n, shifted);  // NaN: p is NaN whatever n is
 }
 
 template <class D, class V = hn::Vec<D>>
@@ -64,30 +79,6 @@ HWY_INLINE V log_f32(D d, V x) {
   const V positive = hn::IfThenElse(hn::Lt(x, infinity), y, x);
   const V other = hn::IfThenElse(hn::Eq(x, zero), hn::Neg(infinity), hn::NaN(d));
   return hn::IfThenElse(hn::Gt(x, zero), positive, other);
-}
-
-// t: u32 lanes, the angle in turns times 2^32.
-template <class D, class U, class V = hn::Vec<D>>
-HWY_INLINE void sincos_turns(D d, U t, V* sine, V* cosine) {
-  const hn::RebindToUnsigned<D> du;
-  const hn::RebindToSigned<D> di;
-  const auto quarter = hn::ShiftRight<30>(hn::Add(t, hn::Set(du, 0x20000000u)));
-  const V r = hn::Mul(hn::ConvertTo(d, hn::BitCast(di, hn::ShiftLeft<2>(t))), hn::Set(d, 0x1p-32f));
-  const V z = hn::Mul(r, r);
-  V p = hn::MulAdd(hn::Set(d, -0x1.2d9302p-8f), z, hn::Set(d, 0x1.465e92p-4f));
-  p = hn::MulAdd(p, z, hn::Set(d, -0x1.4abbbap-1f));
-  p = hn::MulAdd(p, z, hn::Set(d, -0x1.a32bd2p-25f));
-  const V s = hn::MulAdd(r, hn::Set(d, 0x1.921fb6p+0f), hn::Mul(r, p));
-  V q = hn::MulAdd(hn::Set(d, 0x1.d9d57ep-11f), z, hn::Set(d, -0x1.55c5e0p-6f));
-  q = hn::MulAdd(q, z, hn::Set(d, 0x1.03c1dep-2f));
-  q = hn::MulAdd(q, z, hn::Set(d, -0x1.3bd3ccp+0f));
-  const V c = hn::MulAdd(q, z, hn::Set(d, 1.0f));
-  const auto swap = hn::RebindMask(d, hn::Ne(hn::And(quarter, hn::Set(du, 1u)), hn::Zero(du)));
-  const auto top = hn::Set(du, 0x80000000u);
-  const auto s_sign = hn::And(hn::ShiftLeft<30>(quarter), top);
-  const auto c_sign = hn::And(hn::ShiftLeft<30>(hn::Add(quarter, hn::Set(du, 1u))), top);
-  *sine = hn::Xor(hn::IfThenElse(swap, c, s), hn::BitCast(d, s_sign));
-  *cosine = hn::Xor(hn::IfThenElse(swap, s, c), hn::BitCast(d, c_sign));
 }
 
 }  // namespace

@@ -8,7 +8,14 @@ namespace graft {
 std::span<const KernelInfo> kernel_registry() {
   static const std::vector<KernelInfo> rows = [] {
     std::vector<KernelInfo> all;
-    for (const auto family : {reduce_kernels, map_kernels, layout_kernels, prng_kernels}) {
+    for (const auto family : {
+             reduce_kernels,
+             map_kernels,
+             layout_kernels,
+             softmax_kernels,
+             loss_kernels,
+             fused_training_kernels,
+         }) {
       const auto some = family();
       all.insert(all.end(), some.begin(), some.end());
     }

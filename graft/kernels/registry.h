@@ -33,6 +33,8 @@ const KernelInfo* find_kernel(std::string_view name);  // null if there is none
 std::span<const KernelInfo> layout_kernels();
 std::span<const KernelInfo> map_kernels();
 std::span<const KernelInfo> reduce_kernels();
-std::span<const KernelInfo> prng_kernels();
+std::span<const KernelInfo> softmax_kernels();
+std::span<const KernelInfo> loss_kernels();
+std::span<const KernelInfo> fused_training_kernels();
 
 }  // namespace graft

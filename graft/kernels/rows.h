@@ -15,6 +15,10 @@ constexpr int64_t kTaskElements = 16384;  // about 5 µs of streaming: far above
 constexpr int64_t kStripe = 256;          // columns per task where rows are summed: the running sums stay in L1
 constexpr int64_t kRowSumBlock = 512;  // rows per chain of a sum over rows (the order of arithmetic, not a tuning knob)
 
+// Whether an output of so many f32 is taken to leave the cache, so that it is stored past it: reading its lines first would be a quarter
+// of the traffic or more.
+constexpr bool leaves_cache(int64_t elements) noexcept { return elements >= int64_t{4} << 20; }
+
 // f(first, last) for ranges of rows.
 template <typename F>
 void for_row_ranges(Context& context, int64_t rows, int64_t columns, F&& f) noexcept {
