@@ -4,18 +4,26 @@
 #include <vector>
 
 namespace graft {
+namespace {
+
+constexpr std::span<const KernelInfo> (*kFamilies[])() = {
+    reduce_kernels,          // reductions, fused map-reduce
+    map_kernels,             // elementwise, activations
+    scan_kernels,            // scans
+    compact_kernels,         // compaction, fused_scan_compact
+    layout_kernels,          // layout
+    softmax_kernels,         // softmax
+    loss_kernels,            // loss
+    prng_kernels,            // random numbers
+    fused_training_kernels,  // fused_training
+};
+
+}  // namespace
 
 std::span<const KernelInfo> kernel_registry() {
   static const std::vector<KernelInfo> rows = [] {
     std::vector<KernelInfo> all;
-    for (const auto family : {
-             reduce_kernels,
-             map_kernels,
-             layout_kernels,
-             softmax_kernels,
-             loss_kernels,
-             fused_training_kernels,
-         }) {
+    for (const auto family : kFamilies) {
       const auto some = family();
       all.insert(all.end(), some.begin(), some.end());
     }

@@ -30,11 +30,14 @@ std::span<const KernelInfo> kernel_registry();         // in the order of the sp
 const KernelInfo* find_kernel(std::string_view name);  // null if there is none
 
 // The families' rows.
-std::span<const KernelInfo> layout_kernels();
-std::span<const KernelInfo> map_kernels();
-std::span<const KernelInfo> reduce_kernels();
-std::span<const KernelInfo> softmax_kernels();
-std::span<const KernelInfo> loss_kernels();
+std::span<const KernelInfo> compact_kernels();
 std::span<const KernelInfo> fused_training_kernels();
+std::span<const KernelInfo> layout_kernels();
+std::span<const KernelInfo> loss_kernels();
+std::span<const KernelInfo> map_kernels();
+std::span<const KernelInfo> prng_kernels();
+std::span<const KernelInfo> reduce_kernels();
+std::span<const KernelInfo> scan_kernels();
+std::span<const KernelInfo> softmax_kernels();
 
 }  // namespace graft
