@@ -14,6 +14,7 @@ constexpr std::span<const KernelInfo> (*kFamilies[])() = {
     layout_kernels,          // layout
     softmax_kernels,         // softmax
     loss_kernels,            // loss
+    fft_kernels,             // Fourier transforms
     prng_kernels,            // random numbers
     fused_training_kernels,  // fused_training
 };
