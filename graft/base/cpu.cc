@@ -131,6 +131,28 @@ std::string cpu_model_name() {
   return "unknown";
 }
 
+const CacheSizes& cache_sizes() {
+  static const CacheSizes sizes = [] {
+    CacheSizes found;
+    for (int i = 0; i < 8; ++i) {
+      const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(i);
+      std::ifstream level_file(folder + "/level"), type_file(folder + "/type"), size_file(folder + "/size");
+      int level = 0;
+      int64_t size = 0;
+      std::string type, unit;
+      if (!(level_file >> level) || !(type_file >> type) || !(size_file >> size) || type == "Instruction") continue;
+      size_file >> unit;
+      size *= unit == "K" ? 1 << 10 : unit == "M" ? 1 << 20 : 1;
+      if (size <= 0) continue;
+      if (level == 1) found.l1 = size;
+      if (level == 2) found.l2 = size;
+      if (level >= 2) found.last = size;
+    }
+    return found;
+  }();
+  return sizes;
+}
+
 int usable_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);

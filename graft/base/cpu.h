@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,13 @@ bool cpu_has_amx();
 bool cpu_has_fma();  // hardware fused multiply-add (detected): selects which build of the scalar reference runs
 
 std::string cpu_model_name();
+
+// Bytes of a core's data cache, of its second level, and of the last level, which cores may share. Where the system does not tell: 32 KiB,
+// 1 MiB, 32 MiB.
+struct CacheSizes {
+  int64_t l1 = int64_t{32} << 10, l2 = int64_t{1} << 20, last = int64_t{32} << 20;
+};
+const CacheSizes& cache_sizes();
 
 // Cores this process may use: affinity and cgroup quota included; at least 1.
 int usable_cores();

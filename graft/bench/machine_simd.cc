@@ -62,7 +62,73 @@ uint32_t read(const uint32_t* data, int64_t count) noexcept {
   return hn::GetLane(hn::Xor(s0, s1));
 }
 
-constexpr MachineTable kMachineTable = {fma, kChains* kLanes * 2, read};
+// One stream, eight chains: what reading costs in a cache.
+float sum(const float* a, int64_t n) noexcept {
+  const hn::ScalableTag<float> d;
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0;
+  for (int64_t i = 0; i < n; i += 8 * kLanes) {
+    s0 = hn::Add(s0, hn::Load(d, a + i));
+    s1 = hn::Add(s1, hn::Load(d, a + i + kLanes));
+    s2 = hn::Add(s2, hn::Load(d, a + i + 2 * kLanes));
+    s3 = hn::Add(s3, hn::Load(d, a + i + 3 * kLanes));
+    s4 = hn::Add(s4, hn::Load(d, a + i + 4 * kLanes));
+    s5 = hn::Add(s5, hn::Load(d, a + i + 5 * kLanes));
+    s6 = hn::Add(s6, hn::Load(d, a + i + 6 * kLanes));
+    s7 = hn::Add(s7, hn::Load(d, a + i + 7 * kLanes));
+  }
+  return hn::GetLane(hn::Add(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), hn::Add(hn::Add(s4, s5), hn::Add(s6, s7))));
+}
+
+template <bool kStream, typename V>
+HWY_INLINE void store(V v, float* to) {
+  const hn::ScalableTag<float> d;
+  if constexpr (kStream) {
+    hn::Stream(v, d, to);
+  } else {
+    hn::Store(v, d, to);
+  }
+}
+
+template <bool kStream>
+void copy_as(const float* a, float* y, int64_t n) noexcept {
+  const hn::ScalableTag<float> d;
+  for (int64_t i = 0; i < n; i += 4 * kLanes) {
+    const auto v0 = hn::Load(d, a + i), v1 = hn::Load(d, a + i + kLanes);
+    const auto v2 = hn::Load(d, a + i + 2 * kLanes), v3 = hn::Load(d, a + i + 3 * kLanes);
+    store<kStream>(v0, y + i);
+    store<kStream>(v1, y + i + kLanes);
+    store<kStream>(v2, y + i + 2 * kLanes);
+    store<kStream>(v3, y + i + 3 * kLanes);
+  }
+}
+void copy(const float* a, float* y, int64_t n, bool stream) noexcept {
+  stream ? copy_as<true>(a, y, n) : copy_as<false>(a, y, n);
+}
+
+template <bool kStream>
+void triad_as(const float* a, const float* b, float* y, int64_t n) noexcept {
+  const hn::ScalableTag<float> d;
+  const auto c = hn::Set(d, 0.5f);
+  for (int64_t i = 0; i < n; i += 2 * kLanes) {
+    store<kStream>(hn::MulAdd(c, hn::Load(d, b + i), hn::Load(d, a + i)), y + i);
+    store<kStream>(hn::MulAdd(c, hn::Load(d, b + i + kLanes), hn::Load(d, a + i + kLanes)), y + i + kLanes);
+  }
+}
+void triad(const float* a, const float* b, float* y, int64_t n, bool stream) noexcept {
+  stream ? triad_as<true>(a, b, y, n) : triad_as<false>(a, b, y, n);
+}
+
+template <bool kStream>
+void write_as(float* y, int64_t n) noexcept {
+  const hn::ScalableTag<float> d;
+  const auto v = hn::Set(d, 1.0f);
+  for (int64_t i = 0; i < n; i += 4 * kLanes) {
+    for (int64_t k = 0; k < 4; ++k) store<kStream>(v, y + i + k * kLanes);
+  }
+}
+void write(float* y, int64_t n, bool stream) noexcept { stream ? write_as<true>(y, n) : write_as<false>(y, n); }
+
+constexpr MachineTable kMachineTable = {fma, kChains* kLanes * 2, read, sum, copy, triad, write};
 
 }  // namespace
 }  // namespace graft::HWY_NAMESPACE

@@ -10,6 +10,11 @@ struct MachineTable {
   float (*fma)(int64_t rounds) noexcept;  // kFmaChains independent chains of one vector each, `rounds` steps
   int fma_flops_per_round;
   uint32_t (*read)(const uint32_t* data, int64_t count) noexcept;  // count a multiple of 8 * 64
+  // The loops of the bandwidth roofs (roofs.h): n floats, a multiple of 128; all pointers 64-byte aligned; `stream`: stores past the cache.
+  float (*sum)(const float* a, int64_t n) noexcept;
+  void (*copy)(const float* a, float* y, int64_t n, bool stream) noexcept;
+  void (*triad)(const float* a, const float* b, float* y, int64_t n, bool stream) noexcept;
+  void (*write)(float* y, int64_t n, bool stream) noexcept;
 };
 
 const MachineTable* machine_simd() noexcept;                    // null: scalar loops

@@ -1,3 +1,5 @@
+#include "graft/cli/kernel.h"
+
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -142,10 +144,11 @@ void add_check(CLI::App& group) {
 }  // namespace
 
 void add_kernel(CLI::App& app) {
-  auto* group = app.add_subcommand("kernel", "The kernel suite: list it, compare it with golden files");
+  auto* group = app.add_subcommand("kernel", "The kernel suite: list it, compare it with golden files, time it");
   group->require_subcommand(1);
   add_list(*group);
   add_check(*group);
+  add_kernel_bench(*group);
 }
 
 }  // namespace graft

@@ -10,6 +10,8 @@ namespace graft {
 // all 2^32 inputs per target.
 float exp_f32(float x) noexcept;
 float log_f32(float x) noexcept;
+// sin and cos of t 2^-32 turns (2 pi t / 2^32): angles in turns reduce exactly.
+void sincos_turns(uint32_t t, float* sine, float* cosine) noexcept;
 
 // f64 forms for tables and schedules: the same bits on every CPU (no libm), error below 1e-15 relative (absolute for
 // sine, cosine of |x| < 1e6).

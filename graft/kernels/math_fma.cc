@@ -3,6 +3,7 @@
 
 namespace graft {
 
-const MathTable kMathFma = {exp_chain, log_chain, exp_chain, log_chain, pow_chain, sincos_chain, mul_then_add};
+const MathTable kMathFma = {exp_chain, log_chain,    exp_chain,          log_chain,
+                            pow_chain, sincos_chain, sincos_turns_chain, mul_then_add};
 
 }  // namespace graft

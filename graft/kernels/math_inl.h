@@ -1,4 +1,4 @@
-// Highway forms of exp_f32 and log_f32 (math.h): the chains of math_ref_inl.h operation for operation, so the same
+// Highway forms of exp_f32, log_f32 and sincos_turns (math.h): the chains of math_ref_inl.h operation for operation, so the same
 // bits. Include after hwy/highway.h; compiled once per target. d is a tag of float lanes.
 
 #if defined(GRAFT_KERNELS_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -79,6 +79,30 @@ HWY_INLINE V log_f32(D d, V x) {
   const V positive = hn::IfThenElse(hn::Lt(x, infinity), y, x);
   const V other = hn::IfThenElse(hn::Eq(x, zero), hn::Neg(infinity), hn::NaN(d));
   return hn::IfThenElse(hn::Gt(x, zero), positive, other);
+}
+
+// t: u32 lanes, the angle in turns times 2^32.
+template <class D, class U, class V = hn::Vec<D>>
+HWY_INLINE void sincos_turns(D d, U t, V* sine, V* cosine) {
+  const hn::RebindToUnsigned<D> du;
+  const hn::RebindToSigned<D> di;
+  const auto quarter = hn::ShiftRight<30>(hn::Add(t, hn::Set(du, 0x20000000u)));
+  const V r = hn::Mul(hn::ConvertTo(d, hn::BitCast(di, hn::ShiftLeft<2>(t))), hn::Set(d, 0x1p-32f));
+  const V z = hn::Mul(r, r);
+  V p = hn::MulAdd(hn::Set(d, -0x1.2d9302p-8f), z, hn::Set(d, 0x1.465e92p-4f));
+  p = hn::MulAdd(p, z, hn::Set(d, -0x1.4abbbap-1f));
+  p = hn::MulAdd(p, z, hn::Set(d, -0x1.a32bd2p-25f));
+  const V s = hn::MulAdd(r, hn::Set(d, 0x1.921fb6p+0f), hn::Mul(r, p));
+  V q = hn::MulAdd(hn::Set(d, 0x1.d9d57ep-11f), z, hn::Set(d, -0x1.55c5e0p-6f));
+  q = hn::MulAdd(q, z, hn::Set(d, 0x1.03c1dep-2f));
+  q = hn::MulAdd(q, z, hn::Set(d, -0x1.3bd3ccp+0f));
+  const V c = hn::MulAdd(q, z, hn::Set(d, 1.0f));
+  const auto swap = hn::RebindMask(d, hn::Ne(hn::And(quarter, hn::Set(du, 1u)), hn::Zero(du)));
+  const auto top = hn::Set(du, 0x80000000u);
+  const auto s_sign = hn::And(hn::ShiftLeft<30>(quarter), top);
+  const auto c_sign = hn::And(hn::ShiftLeft<30>(hn::Add(quarter, hn::Set(du, 1u))), top);
+  *sine = hn::Xor(hn::IfThenElse(swap, c, s), hn::BitCast(d, s_sign));
+  *cosine = hn::Xor(hn::IfThenElse(swap, s, c), hn::BitCast(d, c_sign));
 }
 
 }  // namespace

@@ -26,6 +26,8 @@ namespace {
 struct MathSimdTable {
   void (*exp)(const float* x, float* y, int n);  // n a multiple of 16
   void (*log)(const float* x, float* y, int n);
+  void (*sin_turns)(const float* x, float* y, int n);  // of the bits of x
+  void (*cos_turns)(const float* x, float* y, int n);
   float (*mul_then_add)(float a, float b, float c);
 };
 }  // namespace
@@ -44,12 +46,22 @@ void log_all(const float* x, float* y, int n) {
   const hn::ScalableTag<float> d;
   for (int i = 0; i < n; i += static_cast<int>(hn::Lanes(d))) hn::StoreU(log_f32(d, hn::LoadU(d, x + i)), d, y + i);
 }
+template <bool kCosine>
+void turns_all(const float* x, float* y, int n) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToUnsigned<decltype(d)> du;
+  for (int i = 0; i < n; i += static_cast<int>(hn::Lanes(d))) {
+    hn::Vec<decltype(d)> sine, cosine;
+    sincos_turns(d, hn::BitCast(du, hn::LoadU(d, x + i)), &sine, &cosine);
+    hn::StoreU(kCosine ? cosine : sine, d, y + i);
+  }
+}
 float mul_then_add(float a, float b, float c) {
   const hn::ScalableTag<float> d;
   return hn::GetLane(hn::Add(hn::Mul(hn::Set(d, a), hn::Set(d, b)), hn::Set(d, c)));
 }
 
-constexpr MathSimdTable kMathSimdTable = {exp_all, log_all, mul_then_add};
+constexpr MathSimdTable kMathSimdTable = {exp_all, log_all, turns_all<false>, turns_all<true>, mul_then_add};
 }  // namespace
 }  // namespace graft::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -94,12 +106,14 @@ uint64_t hash_over_inputs(uint64_t stride, F&& f) {
 }
 
 struct Golden {
-  uint64_t exp, log;
+  uint64_t exp, log, sin, cos;
 };
-// Recorded on x86-64; exp and log of this file give them on every CPU. The strides are odd, so exponents and signs are
+// Recorded on x86-64; the functions of this file give them on every CPU. The strides are odd, so exponents and signs are
 // all met.
-constexpr Golden kGoldenAll = {4507462337932988505u, 16252612437103368840u},
-                 kGoldenStride = {15903100976046840484u, 17500952785632663354u};
+constexpr Golden kGoldenAll = {4507462337932988505u, 16252612437103368840u, 16431859994540803823u,
+                               10351742562829213654u},
+                 kGoldenStride = {15903100976046840484u, 17500952785632663354u, 17119783359335100043u,
+                                  14409854100770576041u};
 constexpr uint64_t kStride = 997;
 
 void check_hashes(uint64_t stride, const Golden& golden) {
@@ -114,19 +128,32 @@ void check_hashes(uint64_t stride, const Golden& golden) {
                                for (int i = 0; i < n; ++i) y[i] = scalar.log_f32(x[i]);
                              }),
             golden.log);
+  const auto turns = [&](bool cosine) {
+    return hash_over_inputs(stride, [&](const float* x, float* y, int n) {
+      for (int i = 0; i < n; ++i) {
+        float s, c;
+        scalar.sincos_turns(std::bit_cast<uint32_t>(x[i]), &s, &c);
+        y[i] = cosine ? c : s;
+      }
+    });
+  };
+  EXPECT_EQ(turns(false), golden.sin);
+  EXPECT_EQ(turns(true), golden.cos);
   const CpuLevel top = cpu_level();
   for (const CpuLevel level : cpu_levels_available()) {
     set_cpu_level(level);
     if (const MathSimdTable* table = math_simd()) {
       EXPECT_EQ(hash_over_inputs(stride, table->exp), golden.exp) << cpu_level_name(level);
       EXPECT_EQ(hash_over_inputs(stride, table->log), golden.log) << cpu_level_name(level);
+      EXPECT_EQ(hash_over_inputs(stride, table->sin_turns), golden.sin) << cpu_level_name(level);
+      EXPECT_EQ(hash_over_inputs(stride, table->cos_turns), golden.cos) << cpu_level_name(level);
     }
   }
   set_cpu_level(top);
 }
 
-TEST(Math, ExpAndLogHaveTheSameBitsEverywhere) { check_hashes(kStride, kGoldenStride); }
-TEST(SlowMath, ExpAndLogHaveTheSameBitsEverywhereOverAllInputs) { check_hashes(1, kGoldenAll); }
+TEST(Math, FunctionsHaveTheSameBitsEverywhere) { check_hashes(kStride, kGoldenStride); }
+TEST(SlowMath, FunctionsHaveTheSameBitsEverywhereOverAllInputs) { check_hashes(1, kGoldenAll); }
 
 TEST(Math, BothBuildsOfTheReferenceAgree) {
   for (uint64_t b = 0; b < (uint64_t{1} << 32); b += 65521) {
@@ -165,6 +192,25 @@ void check_error(uint64_t stride) {
 }
 TEST(Math, ExpAndLogAreWithinOneUlp) { check_error<long double>(1009); }
 TEST(SlowMath, ExpAndLogAreWithinOneUlpOverAllInputs) { check_error<double>(1); }
+
+TEST(Math, SineAndCosineOfTurns) {
+  double worst = 0;
+  for (uint64_t t = 0; t < (uint64_t{1} << 32); t += 4099) {
+    float s, c;
+    sincos_turns(static_cast<uint32_t>(t), &s, &c);
+    const long double angle = static_cast<long double>(t) * 0x1p-31L * 3.14159265358979323846264338327950288L;
+    worst = std::max({worst, ulps(s, std::sin(angle)), ulps(c, std::cos(angle))});
+  }
+  std::printf("worst error: %.3f ulp\n", worst);
+  EXPECT_LE(worst, 1.5);  // r itself rounds where t has more than 24 bits
+  const std::array<std::array<float, 2>, 4> axes = {{{0, 1}, {1, 0}, {0, -1}, {-1, 0}}};
+  for (uint32_t quarter = 0; quarter < 4; ++quarter) {
+    float s, c;
+    sincos_turns(quarter << 30, &s, &c);
+    EXPECT_EQ(s, axes[quarter][0]);
+    EXPECT_EQ(c, axes[quarter][1]);
+  }
+}
 
 TEST(Math, EdgesOfExpAndLog) {
   EXPECT_EQ(exp_f32(0.0f), 1.0f);
