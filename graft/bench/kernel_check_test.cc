@@ -38,7 +38,7 @@ class BrokenGolden : public testing::Test {
   // A golden file of map_abs with one case of one element, after `edit`.
   std::string file(float wanted, Metadata metadata) {
     const std::vector<float> x = {-2}, y = {wanted};
-    const std::string path = dir_ / "golden.safetensors";
+    std::string path = dir_ / "golden.safetensors";
     SafetensorsWriter writer(path, {{"case0.in.x", DType::kF32, {1}, {}}, {"case0.out.y", DType::kF32, {1}, {}}},
                              metadata);
     for (const TensorInfo& info : writer.tensors())
@@ -92,7 +92,7 @@ TEST_F(BrokenGolden, EveryFaultNamesFileAndPlace) {
 TEST_F(BrokenGolden, GoesOnPastWhatCannotBeChecked) {
   const Metadata good = {{"kernel", "map_abs"}, {"cases", "1"}, {"case0.tol.y", "0 0"}};
   const auto keep = [&](const char* name, const std::string& path) {
-    const std::string to = dir_ / name;
+    std::string to = dir_ / name;
     std::filesystem::rename(path, to);
     return to;
   };
