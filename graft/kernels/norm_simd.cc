@@ -4,10 +4,8 @@
 #include "graft/kernels/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "graft/kernels/reduce_inl.h"
+#include "graft/kernels/norm_inl.h"
 // clang-format on
-
-#include <cmath>
 
 #include "graft/kernels/norm_table.h"
 #include "graft/kernels/rows.h"
@@ -16,71 +14,257 @@ HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 namespace {
 
-void rms_norm_rows(View<const float, 2> x, const float* weight, float eps, View<float, 2> y, float* rrms) noexcept {
+void rms_norm_rows(View<const float, 2> x, const float* weight, float eps, View<float, 2> y, float* rrms,
+                   bool stream) noexcept {
+  const int64_t n = x.extent(1), rows = x.extent(0), at_once = rows_at_once(n);
+  const auto size = static_cast<float>(n);
+  HWY_ALIGN float scales[kBatch];
+  float* scale = scales;
+  for (int64_t first = 0; first < rows; first += at_once) {
+    const int64_t count = rows - first < at_once ? rows - first : at_once;
+    for (int64_t r = 0; r < count; ++r) {
+      const float* in = x.row(first + r);
+      scale[r] = row_sum(n, [in](const auto& io, int64_t j, auto acc) HWY_ATTR {
+        const auto v = io.load(in + j);
+        return hn::MulAdd(v, v, acc);
+      });
+    }
+    each_lane(count, [=](const auto& io, int64_t r) HWY_ATTR {
+      const auto mean = hn::Div(io.load(scale + r), hn::Set(io.d, size));
+      io.store(hn::Div(hn::Set(io.d, 1.0f), hn::Sqrt(hn::Add(mean, hn::Set(io.d, eps)))), scale + r);
+    });
+    for (int64_t r = 0; r < count; ++r) {
+      const float* in = x.row(first + r);
+      const float by = scale[r];
+      if (rrms != nullptr) rrms[first + r] = by;
+      fill_row(y.row(first + r), n, stream, [=](const auto& io, int64_t j) HWY_ATTR {
+        return hn::Mul(hn::Mul(io.load(in + j), hn::Set(io.d, by)), io.load(weight + j));
+      });
+    }
+  }
+  fence_stream(stream);
+}
+
+// Rows that go through the columns together: a column's chain is loaded and stored once for all of them.
+constexpr int64_t kChainRows = 4;
+
+template <int64_t kRows, bool kResidual, bool kChain>
+HWY_INLINE void rms_norm_backward_some(View<const float, 2> dy, View<const float, 2> x, const float* weight,
+                                       const float* rrms, View<const float, 2> residual, View<float, 2> dx,
+                                       float* dweight, int64_t first) {
   const int64_t n = x.extent(1);
-  for (int64_t i = 0; i < x.extent(0); ++i) {
-    const float* in = x.row(i);
-    float* out = y.row(i);
-    const float squares = sum_row(n, [in](auto d, int64_t j, auto acc) HWY_ATTR {
-      const auto v = hn::LoadU(d, in + j);
-      return hn::MulAdd(v, v, acc);
+  const float *up[kRows], *in[kRows], *add[kRows];
+  float *out[kRows], c[kRows], scale[kRows];
+  for (int64_t r = 0; r < kRows; ++r) {
+    up[r] = dy.row(first + r);
+    in[r] = x.row(first + r);
+    out[r] = dx.row(first + r);
+    add[r] = kResidual ? residual.row(first + r) : nullptr;
+    scale[r] = rrms[first + r];
+  }
+  for (int64_t r = 0; r < kRows; ++r) {
+    const float dot = row_sum(n, [&, r](const auto& io, int64_t j, auto acc) HWY_ATTR {
+      return hn::MulAdd(hn::Mul(io.load(up[r] + j), io.load(weight + j)), io.load(in[r] + j), acc);
     });
-    const float r = 1.0f / std::sqrt(squares / static_cast<float>(n) + eps);
-    if (rrms != nullptr) rrms[i] = r;
-    for_each(n, [=](auto d, int64_t j) HWY_ATTR {
-      hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, in + j), hn::Set(d, r)), hn::LoadU(d, weight + j)), d, out + j);
-    });
+    c[r] = (scale[r] * scale[r]) * (dot / static_cast<float>(n));
+  }
+  each_lane(n, [&](const auto& io, int64_t j) HWY_ATTR {
+    const auto w = io.load(weight + j);
+    auto chain = kChain ? io.load(dweight + j) : hn::Zero(io.d);
+    for (int64_t r = 0; r < kRows; ++r) {
+      const auto g = io.load(up[r] + j), v = io.load(in[r] + j), by = hn::Set(io.d, scale[r]);
+      if constexpr (kChain) chain = hn::MulAdd(g, hn::Mul(v, by), chain);
+      const auto inner = hn::NegMulAdd(v, hn::Set(io.d, c[r]), hn::Mul(g, w));
+      if constexpr (kResidual) {
+        io.store(hn::MulAdd(by, inner, io.load(add[r] + j)), out[r] + j);
+      } else {
+        io.store(hn::Mul(by, inner), out[r] + j);
+      }
+    }
+    if constexpr (kChain) io.store(chain, dweight + j);
+  });
+}
+
+template <bool kResidual, bool kChain>
+HWY_INLINE void rms_norm_backward_all(View<const float, 2> dy, View<const float, 2> x, const float* weight,
+                                      const float* rrms, View<const float, 2> residual, View<float, 2> dx,
+                                      float* dweight) {
+  int64_t i = 0;
+  for (; i + kChainRows <= x.extent(0); i += kChainRows) {
+    rms_norm_backward_some<kChainRows, kResidual, kChain>(dy, x, weight, rrms, residual, dx, dweight, i);
+  }
+  for (; i < x.extent(0); ++i) {
+    rms_norm_backward_some<1, kResidual, kChain>(dy, x, weight, rrms, residual, dx, dweight, i);
   }
 }
 
 void rms_norm_backward_rows(View<const float, 2> dy, View<const float, 2> x, const float* weight, const float* rrms,
-                            View<const float, 2> residual, View<float, 2> dx) noexcept {
-  const int64_t n = x.extent(1);
-  for (int64_t i = 0; i < x.extent(0); ++i) {
-    const float *up = dy.row(i), *in = x.row(i);
-    const float r = rrms[i];
-    float* out = dx.row(i);
-    const float dot = sum_row(n, [=](auto d, int64_t j, auto acc) HWY_ATTR {
-      return hn::MulAdd(hn::Mul(hn::LoadU(d, up + j), hn::LoadU(d, weight + j)), hn::LoadU(d, in + j), acc);
-    });
-    const float c = (r * r) * (dot / static_cast<float>(n));
-    const auto inner = [=](auto d, int64_t j) HWY_ATTR {
-      const auto g = hn::Mul(hn::LoadU(d, up + j), hn::LoadU(d, weight + j));
-      return hn::NegMulAdd(hn::LoadU(d, in + j), hn::Set(d, c), g);
+                            View<const float, 2> residual, View<float, 2> dx, float* dweight) noexcept {
+  const bool add = residual.data() != nullptr;
+  if (dweight != nullptr) {
+    if (add) return rms_norm_backward_all<true, true>(dy, x, weight, rrms, residual, dx, dweight);
+    return rms_norm_backward_all<false, true>(dy, x, weight, rrms, residual, dx, dweight);
+  }
+  if (add) return rms_norm_backward_all<true, false>(dy, x, weight, rrms, residual, dx, dweight);
+  rms_norm_backward_all<false, false>(dy, x, weight, rrms, residual, dx, dweight);
+}
+
+// total[j] += the chains of rows in blocks: step(io, i, j, lanes) takes in row i, lanes in registers for a few vectors.
+template <class Step>
+HWY_INLINE void sum_row_blocks(int64_t rows, int64_t n, float* total, const Step& step) {
+  constexpr int64_t kVectors = 4;
+  for (int64_t begin = 0; begin < rows; begin += kRowSumBlock) {
+    const int64_t end = begin + kRowSumBlock < rows ? begin + kRowSumBlock : rows;
+    const auto one = [&](const auto& io, int64_t j) HWY_ATTR {
+      auto lanes = hn::Zero(io.d);
+      for (int64_t i = begin; i < end; ++i) lanes = step(io, i, j, lanes);
+      io.store(hn::Add(io.load(total + j), lanes), total + j);
     };
-    if (residual.data() != nullptr) {
-      const float* add = residual.row(i);
-      for_each(n, [=](auto d, int64_t j) HWY_ATTR {
-        hn::StoreU(hn::MulAdd(hn::Set(d, r), inner(d, j), hn::LoadU(d, add + j)), d, out + j);
-      });
-    } else {
-      for_each(n, [=](auto d, int64_t j) HWY_ATTR { hn::StoreU(hn::Mul(hn::Set(d, r), inner(d, j)), d, out + j); });
+    int64_t j = 0;
+    const WholeIo<RowTag> whole;
+    for (; j + kVectors * kRowLanes <= n; j += kVectors * kRowLanes) {
+      auto a = hn::Zero(whole.d), b = a, c = a, d = a;
+      for (int64_t i = begin; i < end; ++i) {
+        a = step(whole, i, j, a);
+        b = step(whole, i, j + kRowLanes, b);
+        c = step(whole, i, j + 2 * kRowLanes, c);
+        d = step(whole, i, j + 3 * kRowLanes, d);
+      }
+      const auto put = [&](hn::Vec<RowTag> lanes, int64_t at)
+                           HWY_ATTR { whole.store(hn::Add(whole.load(total + at), lanes), total + at); };
+      put(a, j);
+      put(b, j + kRowLanes);
+      put(c, j + 2 * kRowLanes);
+      put(d, j + 3 * kRowLanes);
     }
+    for (; j + kRowLanes <= n; j += kRowLanes) one(whole, j);
+    each_rest(j, n - j, one);
   }
 }
 
 void rms_norm_dweight_columns(View<const float, 2> dy, View<const float, 2> x, const float* rrms,
                               float* dweight) noexcept {
-  const int64_t n = x.extent(1), rows = x.extent(0);
-  HWY_ALIGN float block[kStripe];
-  float* sums = block;
-  for (int64_t begin = 0; begin < rows; begin += kRowSumBlock) {
-    for (int64_t j = 0; j < n; ++j) sums[j] = 0;
-    const int64_t end = begin + kRowSumBlock < rows ? begin + kRowSumBlock : rows;
-    for (int64_t i = begin; i < end; ++i) {
-      const float *up = dy.row(i), *in = x.row(i);
-      const float r = rrms[i];
-      for_each(n, [=](auto d, int64_t j) HWY_ATTR {
-        const auto scaled = hn::Mul(hn::LoadU(d, in + j), hn::Set(d, r));
-        hn::StoreU(hn::MulAdd(hn::LoadU(d, up + j), scaled, hn::LoadU(d, sums + j)), d, sums + j);
-      });
+  sum_row_blocks(x.extent(0), x.extent(1), dweight, [=](const auto& io, int64_t i, int64_t j, auto lanes) HWY_ATTR {
+    const auto scaled = hn::Mul(io.load(x.row(i) + j), hn::Set(io.d, rrms[i]));
+    return hn::MulAdd(io.load(dy.row(i) + j), scaled, lanes);
+  });
+}
+
+void layer_norm_rows(View<const float, 2> x, const Affine<float>& affine, int64_t first_row, float eps,
+                     View<float, 2> y, float* mean, float* rstd, bool stream) noexcept {
+  const int64_t n = x.extent(1), rows = x.extent(0), at_once = rows_at_once(n);
+  const int64_t channels = n / affine.length;
+  RowMoments m;
+  for (int64_t first = 0; first < rows; first += at_once) {
+    const int64_t count = rows - first < at_once ? rows - first : at_once;
+    m.take(x, first, count, eps);
+    for (int64_t r = 0; r < count; ++r) {
+      if (mean != nullptr) mean[first + r] = m.centre[r] + m.rest[r];
+      if (rstd != nullptr) rstd[first + r] = m.rstd[r];
+      const float *in = x.row(first + r), centre = m.centre[r], scale = m.rstd[r], shift = m.shift[r];
+      const auto normed = [=](const auto& io, int64_t j) HWY_ATTR {
+        const auto apart = hn::Sub(io.load(in + j), hn::Set(io.d, centre));
+        return hn::MulAdd(apart, hn::Set(io.d, scale), hn::Set(io.d, shift));
+      };
+      const int64_t offset = (first_row + first + r) % affine.groups * channels;
+      const float *gamma = affine.gamma + offset, *beta = affine.beta + offset;
+      if (affine.length == 1) {
+        fill_row(y.row(first + r), n, stream, [=](const auto& io, int64_t j) HWY_ATTR {
+          return hn::MulAdd(normed(io, j), io.load(gamma + j), io.load(beta + j));
+        });
+        continue;
+      }
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t begin = c * affine.length;
+        fill_row(y.row(first + r) + begin, affine.length, stream, [=](const auto& io, int64_t j) HWY_ATTR {
+          return hn::MulAdd(normed(io, begin + j), hn::Set(io.d, gamma[c]), hn::Set(io.d, beta[c]));
+        });
+      }
     }
-    for (int64_t j = 0; j < n; ++j) dweight[j] += sums[j];
   }
+  fence_stream(stream);
+}
+
+template <int64_t kRows, bool kChain>
+HWY_INLINE void layer_norm_backward_some(View<const float, 2> dy, View<const float, 2> x, const float* gamma,
+                                         const float* mean, const float* rstd, View<float, 2> dx, float* dgamma,
+                                         float* dbeta, int64_t first) {
+  const int64_t n = x.extent(1);
+  const auto size = static_cast<float>(n);
+  const float *up[kRows], *in[kRows];
+  float *out[kRows], m[kRows], scale[kRows], a[kRows], b[kRows];
+  for (int64_t r = 0; r < kRows; ++r) {
+    up[r] = dy.row(first + r);
+    in[r] = x.row(first + r);
+    out[r] = dx.row(first + r);
+    m[r] = mean[first + r];
+    scale[r] = rstd[first + r];
+  }
+  const auto normed = [&](const auto& io, int64_t r, int64_t j) HWY_ATTR {
+    return hn::Mul(hn::Sub(io.load(in[r] + j), hn::Set(io.d, m[r])), hn::Set(io.d, scale[r]));
+  };
+  for (int64_t r = 0; r < kRows; ++r) {
+    two_row_sums(
+        n,
+        [&](const auto& io, int64_t j, auto acc)
+            HWY_ATTR { return hn::MulAdd(io.load(up[r] + j), io.load(gamma + j), acc); },
+        [&](const auto& io, int64_t j, auto acc)
+            HWY_ATTR { return hn::MulAdd(hn::Mul(io.load(up[r] + j), io.load(gamma + j)), normed(io, r, j), acc); },
+        a + r, b + r);
+    a[r] /= size;
+    b[r] /= size;
+  }
+  each_lane(n, [&](const auto& io, int64_t j) HWY_ATTR {
+    const auto w = io.load(gamma + j);
+    auto to_gamma = kChain ? io.load(dgamma + j) : hn::Zero(io.d), to_beta = kChain ? io.load(dbeta + j) : to_gamma;
+    for (int64_t r = 0; r < kRows; ++r) {
+      const auto g = io.load(up[r] + j), hat = normed(io, r, j);
+      if constexpr (kChain) {
+        to_gamma = hn::MulAdd(g, hat, to_gamma);
+        to_beta = hn::Add(to_beta, g);
+      }
+      const auto inner = hn::NegMulAdd(hat, hn::Set(io.d, b[r]), hn::MulSub(g, w, hn::Set(io.d, a[r])));
+      io.store(hn::Mul(hn::Set(io.d, scale[r]), inner), out[r] + j);
+    }
+    if constexpr (kChain) {
+      io.store(to_gamma, dgamma + j);
+      io.store(to_beta, dbeta + j);
+    }
+  });
+}
+
+template <bool kChain>
+HWY_INLINE void layer_norm_backward_all(View<const float, 2> dy, View<const float, 2> x, const float* gamma,
+                                        const float* mean, const float* rstd, View<float, 2> dx, float* dgamma,
+                                        float* dbeta) {
+  int64_t i = 0;
+  for (; i + kChainRows <= x.extent(0); i += kChainRows) {
+    layer_norm_backward_some<kChainRows, kChain>(dy, x, gamma, mean, rstd, dx, dgamma, dbeta, i);
+  }
+  for (; i < x.extent(0); ++i) layer_norm_backward_some<1, kChain>(dy, x, gamma, mean, rstd, dx, dgamma, dbeta, i);
+}
+
+void layer_norm_backward_rows(View<const float, 2> dy, View<const float, 2> x, const float* gamma, const float* mean,
+                              const float* rstd, View<float, 2> dx, float* dgamma, float* dbeta) noexcept {
+  if (dgamma != nullptr) return layer_norm_backward_all<true>(dy, x, gamma, mean, rstd, dx, dgamma, dbeta);
+  layer_norm_backward_all<false>(dy, x, gamma, mean, rstd, dx, dgamma, dbeta);
+}
+
+void layer_norm_dweight_columns(View<const float, 2> dy, View<const float, 2> x, const float* mean, const float* rstd,
+                                float* dgamma, float* dbeta) noexcept {
+  const int64_t rows = x.extent(0), n = x.extent(1);
+  sum_row_blocks(rows, n, dgamma, [=](const auto& io, int64_t i, int64_t j, auto lanes) HWY_ATTR {
+    const auto hat = hn::Mul(hn::Sub(io.load(x.row(i) + j), hn::Set(io.d, mean[i])), hn::Set(io.d, rstd[i]));
+    return hn::MulAdd(io.load(dy.row(i) + j), hat, lanes);
+  });
+  sum_row_blocks(rows, n, dbeta, [=](const auto& io, int64_t i, int64_t j, auto lanes) HWY_ATTR {
+    return hn::Add(lanes, io.load(dy.row(i) + j));
+  });
 }
 
 }  // namespace
-constexpr NormTable<float> kNormTable = {rms_norm_rows, rms_norm_backward_rows, rms_norm_dweight_columns};
+constexpr NormTable<float> kNormTable = {rms_norm_rows,   rms_norm_backward_rows,   rms_norm_dweight_columns,
+                                         layer_norm_rows, layer_norm_backward_rows, layer_norm_dweight_columns};
 }  // namespace graft::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -13,10 +13,11 @@ constexpr std::span<const KernelInfo> (*kFamilies[])() = {
     compact_kernels,         // compaction, fused_scan_compact
     layout_kernels,          // layout
     softmax_kernels,         // softmax
-    loss_kernels,            // loss
+    norm_kernels,            // normalization
+    loss_kernels,            // losses
     fft_kernels,             // Fourier transforms
     prng_kernels,            // random numbers
-    fused_training_kernels,  // fused_training
+    fused_training_kernels,  // fused kernels of training
 };
 
 }  // namespace

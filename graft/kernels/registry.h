@@ -31,6 +31,7 @@ const KernelInfo* find_kernel(std::string_view name);  // null if there is none
 
 // The families' rows.
 std::span<const KernelInfo> compact_kernels();
+std::span<const KernelInfo> norm_kernels();
 std::span<const KernelInfo> fused_training_kernels();
 std::span<const KernelInfo> layout_kernels();
 std::span<const KernelInfo> loss_kernels();

@@ -121,6 +121,44 @@ HWY_INLINE float fold_block(int64_t n, float start, const Step& step, const Comb
   }
 }
 
+// Two sums over the same elements in one pass, on targets where both fit the registers (eight vectors).
+template <class StepA, class StepB>
+HWY_INLINE void fold_two_blocks(int64_t n, const StepA& step_a, const StepB& step_b, float* a, float* b) {
+  constexpr int64_t kVectors = kSumLanes / kRowLanes;
+#if !HWY_MEM_OPS_MIGHT_FAULT
+  [&]<size_t... I>(std::index_sequence<I...>) HWY_ATTR {
+    const WholeIo<RowTag> whole;
+    const auto zero = hn::Zero(RowTag());
+    hn::Vec<RowTag> left[kVectors] = {((void)I, zero)...}, right[kVectors] = {((void)I, zero)...};
+    int64_t j = 0;
+    for (; j + kSumLanes <= n; j += kSumLanes) {
+      ((left[I] = step_a(whole, j + static_cast<int64_t>(I) * kRowLanes, left[I]),
+        right[I] = step_b(whole, j + static_cast<int64_t>(I) * kRowLanes, right[I])),
+       ...);
+    }
+    const auto rest = [&](int64_t at, hn::Vec<RowTag>* l, hn::Vec<RowTag>* r) HWY_ATTR {
+      if (at >= n) return;
+      const TailIo io(n - at < kRowLanes ? n - at : kRowLanes);
+      *l = hn::IfThenElse(io.mask, step_a(io, at, *l), *l);
+      *r = hn::IfThenElse(io.mask, step_b(io, at, *r), *r);
+    };
+    (rest(j + static_cast<int64_t>(I) * kRowLanes, left + I, right + I), ...);
+    for (size_t width = kVectors / 2; width >= 1; width /= 2) {
+      for (size_t i = 0; i < width; ++i) {
+        left[i] = hn::Add(left[i], left[i + width]);
+        right[i] = hn::Add(right[i], right[i + width]);
+      }
+    }
+    *a = fold_vector(RowTag(), left[0], AddLanes());
+    *b = fold_vector(RowTag(), right[0], AddLanes());
+  }
+  (std::make_index_sequence<static_cast<size_t>(kVectors)>());
+#else
+  *a = fold_block(n, 0.0f, step_a, AddLanes());
+  *b = fold_block(n, 0.0f, step_b, AddLanes());
+#endif
+}
+
 // The sum of a row, blocks of 4,096 folded as sum_vector of the reference folds them. step as in fold_block.
 template <class Step>
 HWY_INLINE float row_sum(int64_t n, const Step& step) {
