@@ -4,7 +4,7 @@
 #include "graft/kernels/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "graft/kernels/reduce_inl.h"
+#include "graft/kernels/row_io_inl.h"
 // clang-format on
 
 #include "graft/kernels/optimizer_table.h"
@@ -13,30 +13,59 @@ HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 namespace {
 
+// x clamped to [-bound, bound]. x as the second operand: x86 returns it where it is NaN, Arm returns NaN anyway.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V clamped(D d, V x, float bound) {
+  return hn::Max(hn::Set(d, -bound), hn::Min(hn::Set(d, bound), x));
+}
+
+template <bool kClip>
 void adamw_range(const AdamWScalars<float>& s, const float* grad, float* param, float* m, float* v,
                  int64_t n) noexcept {
   const AdamWScalars<float> c = s;
-  for_each(n, [=](auto d, int64_t j) HWY_ATTR {
+  each_lane(n, [=](const auto& io, int64_t j) HWY_ATTR {
+    const auto d = io.d;
     const auto tiny = hn::Set(d, 0x1p-100f);
-    const auto g = hn::Mul(hn::Set(d, c.grad_scale), hn::LoadU(d, grad + j));
-    auto mj = hn::MulAdd(hn::Set(d, c.beta1), hn::LoadU(d, m + j), hn::Mul(hn::Set(d, c.one_minus_beta1), g));
-    auto vj =
-        hn::MulAdd(hn::Set(d, c.beta2), hn::LoadU(d, v + j), hn::Mul(hn::Set(d, c.one_minus_beta2), hn::Mul(g, g)));
+    auto g = io.load(grad + j);
+    if constexpr (kClip) g = clamped(d, g, c.clip);
+    g = hn::Mul(hn::Set(d, c.grad_scale), g);
+    auto mj = hn::MulAdd(hn::Set(d, c.beta1), io.load(m + j), hn::Mul(hn::Set(d, c.one_minus_beta1), g));
+    auto vj = hn::MulAdd(hn::Set(d, c.beta2), io.load(v + j), hn::Mul(hn::Set(d, c.one_minus_beta2), hn::Mul(g, g)));
     mj = hn::IfThenZeroElse(hn::Lt(hn::Abs(mj), tiny), mj);
     vj = hn::IfThenZeroElse(hn::Lt(vj, tiny), vj);
-    hn::StoreU(mj, d, m + j);
-    hn::StoreU(vj, d, v + j);
+    io.store(mj, m + j);
+    io.store(vj, v + j);
     const auto below = hn::MulAdd(hn::Sqrt(vj), hn::Set(d, c.root_scale), hn::Set(d, c.eps));
     const auto update = hn::Div(hn::Mul(hn::Set(d, c.step), mj), below);
-    hn::StoreU(hn::MulSub(hn::LoadU(d, param + j), hn::Set(d, c.decay), update), d, param + j);
+    io.store(hn::MulSub(io.load(param + j), hn::Set(d, c.decay), update), param + j);
   });
 }
 
 void sgd_range(float decay, float step, const float* grad, float* param, int64_t n) noexcept {
-  for_each(n, [=](auto d, int64_t j) HWY_ATTR {
-    const auto kept = hn::Mul(hn::LoadU(d, param + j), hn::Set(d, decay));
-    hn::StoreU(hn::NegMulAdd(hn::Set(d, step), hn::LoadU(d, grad + j), kept), d, param + j);
+  each_lane(n, [=](const auto& io, int64_t j) HWY_ATTR {
+    const auto kept = hn::Mul(io.load(param + j), hn::Set(io.d, decay));
+    io.store(hn::NegMulAdd(hn::Set(io.d, step), io.load(grad + j), kept), param + j);
   });
+}
+
+void sgd_momentum_range(float lr, float momentum, const float* grad, float* param, float* velocity,
+                        int64_t n) noexcept {
+  each_lane(n, [=](const auto& io, int64_t j) HWY_ATTR {
+    const auto v = hn::MulAdd(hn::Set(io.d, momentum), io.load(velocity + j), io.load(grad + j));
+    io.store(v, velocity + j);
+    io.store(hn::NegMulAdd(hn::Set(io.d, lr), v, io.load(param + j)), param + j);
+  });
+}
+
+void scale_range(float by, const float* x, float* y, int64_t n, bool stream) noexcept {
+  fill_row(y, n, stream,
+           [=](const auto& io, int64_t j) HWY_ATTR { return hn::Mul(hn::Set(io.d, by), io.load(x + j)); });
+  fence_stream(stream);
+}
+
+void clamp_range(float bound, const float* x, float* y, int64_t n, bool stream) noexcept {
+  fill_row(y, n, stream, [=](const auto& io, int64_t j) HWY_ATTR { return clamped(io.d, io.load(x + j), bound); });
+  fence_stream(stream);
 }
 
 double sum_squares_block(const float* x, int64_t n) noexcept {
@@ -64,7 +93,9 @@ int64_t first_non_finite_range(const float* x, int64_t n) noexcept {
 }
 
 }  // namespace
-constexpr OptimizerTable<float> kOptimizerTable = {adamw_range, sgd_range, sum_squares_block, first_non_finite_range};
+constexpr OptimizerTable<float> kOptimizerTable = {adamw_range<false>, adamw_range<true>,     sgd_range,
+                                                   sum_squares_block,  sgd_momentum_range,    scale_range,
+                                                   clamp_range,        first_non_finite_range};
 }  // namespace graft::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -112,5 +112,86 @@ TEST(SumSquares, LongVectorsFoldTheSameWayInPlaceAndThroughScratch) {
   EXPECT_NEAR(want / static_cast<double>(plain), 1, 3e-14);  // at most 70 additions a level, three levels, 2^-53 each
 }
 
+std::vector<float> run_suite(Context& context, const std::vector<float>& g, const std::vector<float>& start) {
+  std::vector<float> p = start, m(g.size(), 0.25f), v(g.size(), 0.5f), clipped(g.size()), all;
+  opt_sgd(context, 0.1, g, p);
+  opt_sgd_momentum(context, 0.1, 0.9, g, p, m);
+  opt_adam(context, {}, g, p, m, v);
+  opt_adamw(context, {}, g, p, m, v);
+  for (const ClipMode mode : {ClipMode::kValue, ClipMode::kNorm}) {
+    all.push_back(fused_adam_clip_update(context, {}, mode, 0.05, g, p, m, v));
+  }
+  for (const auto* each : {&p, &m, &v}) test::append(all, *each);
+  all.push_back(grad_clip_norm(context, g, 0.5, clipped));
+  test::append(all, clipped);
+  grad_clip_value(context, g, 0.05, clipped);
+  test::append(all, clipped);
+  return all;
+}
+
+TEST(SuiteOptimizers, SameBitsOnEveryCpuLevelAndThreadCount) {
+  std::vector<int64_t> sizes = test::edge_sizes();
+  sizes.push_back(100003);
+  for (const int64_t n : sizes) {
+    const auto g = test::random_values<float>(n, 1, 0.1), p = test::random_values<float>(n, 2);
+    test::expect_same_bits([&](Context& c) { return run_suite(c, g, p); }, "suite " + std::to_string(n),
+                           sum_squares_scratch(n));
+    const auto hostile = test::hostile_values(n, 3);
+    test::expect_same_bits([&](Context& c) { return run_suite(c, hostile, p); }, "hostile " + std::to_string(n),
+                           sum_squares_scratch(n));
+  }
+}
+
+TEST(GradClip, NormOverAllTensors) {
+  test::TestContext t(3);
+  t.context.reserve(sum_squares_scratch(100000));
+  std::vector<float> a = {3, 0}, b(50000, 0.0f);
+  b[49999] = 4;
+  const std::vector<std::span<float>> both = {a, b};
+  EXPECT_EQ(grad_clip_norm(t.context, both, 5), 5);  // at the bound: untouched
+  EXPECT_EQ(a[0], 3);
+  EXPECT_EQ(grad_clip_norm(t.context, both, 2.5), 5);
+  EXPECT_EQ(a[0], 1.5f);
+  EXPECT_EQ(b[49999], 2);
+  std::vector<float> zero(7, 0.0f), out(7, 9.0f);
+  EXPECT_EQ(grad_clip_norm(t.context, zero, 0, out), 0);
+  EXPECT_EQ(out, zero);
+  zero[3] = NAN;
+  EXPECT_TRUE(std::isnan(grad_clip_norm(t.context, zero, 1, out)));
+  EXPECT_EQ(out[0], 0);
+  EXPECT_EQ(grad_clip_norm(t.context, std::span<const std::span<float>>(), 1), 0);
+}
+
+TEST(GradClip, ValueKeepsNan) {
+  test::TestContext t;
+  std::vector<float> g = {-3, -0.5f, NAN, 0.5f, INFINITY, -INFINITY, -0.0f};
+  grad_clip_value(t.context, g, 0.5, g);
+  EXPECT_TRUE(std::isnan(g[2]));
+  g[2] = 1;
+  EXPECT_EQ(g, (std::vector<float>{-0.5f, -0.5f, 1, 0.5f, 0.5f, -0.5f, 0}));
+}
+
+// One pass gives the bits of clipping first and updating then.
+TEST(FusedAdamClip, IsTheCompositionOfItsParts) {
+  test::TestContext t;
+  const int64_t n = 20011;
+  t.context.reserve(sum_squares_scratch(n));
+  const auto g = test::random_values<float>(n, 1, 3), start = test::random_values<float>(n, 2);
+  for (const ClipMode mode : {ClipMode::kValue, ClipMode::kNorm}) {
+    std::vector<float> clipped = g, p = start, m(g.size()), v(g.size()), pf = start, mf = m, vf = v;
+    float norm = 0;
+    if (mode == ClipMode::kValue) {
+      grad_clip_value(t.context, g, 0.5, clipped);
+    } else {
+      norm = grad_clip_norm(t.context, g, 0.5, clipped);
+    }
+    opt_adamw(t.context, {}, clipped, p, m, v);
+    EXPECT_EQ(fused_adam_clip_update(t.context, {}, mode, 0.5, g, pf, mf, vf), norm);
+    EXPECT_EQ(p, pf);
+    EXPECT_EQ(m, mf);
+    EXPECT_EQ(v, vf);
+  }
+}
+
 }  // namespace
 }  // namespace graft

@@ -15,6 +15,7 @@ constexpr std::span<const KernelInfo> (*kFamilies[])() = {
     softmax_kernels,         // softmax
     norm_kernels,            // normalization
     loss_kernels,            // losses
+    optimizer_kernels,       // optimizers
     fft_kernels,             // Fourier transforms
     prng_kernels,            // random numbers
     fused_training_kernels,  // fused kernels of training

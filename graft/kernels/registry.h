@@ -37,6 +37,7 @@ std::span<const KernelInfo> layout_kernels();
 std::span<const KernelInfo> loss_kernels();
 std::span<const KernelInfo> map_kernels();
 std::span<const KernelInfo> fft_kernels();
+std::span<const KernelInfo> optimizer_kernels();
 std::span<const KernelInfo> prng_kernels();
 std::span<const KernelInfo> reduce_kernels();
 std::span<const KernelInfo> scan_kernels();
