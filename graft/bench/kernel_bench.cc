@@ -171,9 +171,9 @@ void KernelBench::prepare(const KernelInfo& kernel, const BenchSize& size, uint6
 void KernelBench::compare(const TimingOptions& options) const {
   for (const auto& [name, tensor] : call_.outputs()) {
     const std::vector<std::byte>& want = wanted_.find(name)->second;
-    const auto differs = [&](const std::string& how) {
+    const auto differs = [&, output = std::string_view(name)](const std::string& how) {
       fail("{} {} under {} with {} threads: output {} {}; please report this", kernel_->name, size_.label,
-           options.variant, options.threads, name, how);
+           options.variant, options.threads, output, how);
     };
     if (want.size() != tensor.bytes()) differs(fmt::format("has {} bytes, expected {}", tensor.bytes(), want.size()));
     if (std::memcmp(want.data(), tensor.data.data(), want.size()) == 0) continue;

@@ -108,7 +108,9 @@ double BandwidthRoofs::measure(Mix mix, double working_set_bytes) {
     data_ = Buffer(needed);
     std::memset(data_.data(), 0, needed);
   }
-  const auto [at, is_new] = passes_.try_emplace({mix, floats}, 1);
+  const auto entry = passes_.try_emplace({mix, floats}, 1);
+  const auto at = entry.first;
+  const bool is_new = entry.second;
   const double pass_bytes = 4.0 * static_cast<double>(threads * arrays * floats);
   const auto best = [&] {  // of both ways and two tries: what other work held up does not count
     double rate = 0;

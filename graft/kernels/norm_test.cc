@@ -200,7 +200,7 @@ TEST(ChannelNorms, MatchTheFormulaAndGiveTheSameBits) {
     const View<const float, 3> in(x.data(), n, c, l);
     std::vector<float> y(x.size());
     const View<float, 3> out(y.data(), n, c, l);
-    const auto channel_of = [&](size_t i) { return static_cast<size_t>(static_cast<int64_t>(i) / l % c); };
+    const auto channel_of = [c = c, l = l](size_t i) { return static_cast<size_t>(static_cast<int64_t>(i) / l % c); };
     const auto check = [&](auto&& set_of, int64_t sets) {  // y against the moments of each set of elements
       std::vector<double> sum(static_cast<size_t>(sets)), squares(sum), count(sum);
       for (size_t i = 0; i < x.size(); ++i) sum[set_of(i)] += x[i], count[set_of(i)] += 1;

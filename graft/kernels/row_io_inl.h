@@ -124,8 +124,8 @@ HWY_INLINE float fold_block(int64_t n, float start, const Step& step, const Comb
 // Two sums over the same elements in one pass, on targets where both fit the registers (eight vectors).
 template <class StepA, class StepB>
 HWY_INLINE void fold_two_blocks(int64_t n, const StepA& step_a, const StepB& step_b, float* a, float* b) {
-  constexpr int64_t kVectors = kSumLanes / kRowLanes;
 #if !HWY_MEM_OPS_MIGHT_FAULT
+  constexpr int64_t kVectors = kSumLanes / kRowLanes;
   [&]<size_t... I>(std::index_sequence<I...>) HWY_ATTR {
     const WholeIo<RowTag> whole;
     const auto zero = hn::Zero(RowTag());

@@ -40,9 +40,9 @@ struct Batch {
     }
     for (int64_t r = 0; r < count; ++r) maximum[r] = block_maximum(x.row(first + r), n);
     for (int64_t r = 0; r < count; ++r) {
-      float* kept = exponentials + r * stride;
+      [[maybe_unused]] float* kept = exponentials + r * stride;
       sum[r] = block_exponentials(x.row(first + r), shift_of(maximum[r]), n,
-                                  [kept](const auto& io, auto e, int64_t j) HWY_ATTR {
+                                  [&](const auto& io, auto e, int64_t j) HWY_ATTR {
                                     if constexpr (kKeep) io.store(e, kept + j);
                                   });
     }
