@@ -190,9 +190,10 @@ struct Planes {
 
 // Batch and group norm against their formulas in f64, and the same bits everywhere.
 TEST(ChannelNorms, MatchTheFormulaAndGiveTheSameBits) {
-  for (const auto& [n, c, l, groups] :
+  for (const Planes& p :
        {Planes{2, 1, 1, 1}, Planes{9, 5, 1, 5}, Planes{600, 33, 1, 11}, Planes{5, 6, 7, 3}, Planes{3, 4, 63, 2},
         Planes{3, 4, 64, 2}, Planes{2, 3, 5000, 1}, Planes{1, 2100, 2, 21}, Planes{530, 70, 3, 10}}) {
+    const auto n = p.n, c = p.c, l = p.l, groups = p.groups;
     const std::string what = fmt::format("[{}, {}, {}]", n, c, l);
     std::vector<float> x = test::random_values<float>(n * c * l, 1, 2);
     for (size_t i = 0; i < x.size(); ++i) x[i] += 10;
@@ -200,7 +201,7 @@ TEST(ChannelNorms, MatchTheFormulaAndGiveTheSameBits) {
     const View<const float, 3> in(x.data(), n, c, l);
     std::vector<float> y(x.size());
     const View<float, 3> out(y.data(), n, c, l);
-    const auto channel_of = [c = c, l = l](size_t i) { return static_cast<size_t>(static_cast<int64_t>(i) / l % c); };
+    const auto channel_of = [&](size_t i) { return static_cast<size_t>(static_cast<int64_t>(i) / l % c); };
     const auto check = [&](auto&& set_of, int64_t sets) {  // y against the moments of each set of elements
       std::vector<double> sum(static_cast<size_t>(sets)), squares(sum), count(sum);
       for (size_t i = 0; i < x.size(); ++i) sum[set_of(i)] += x[i], count[set_of(i)] += 1;
