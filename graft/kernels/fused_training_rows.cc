@@ -1,5 +1,6 @@
 // The rows of the fused kernels of training in the registry.
 
+#include "graft/kernels/norm.h"
 #include "graft/kernels/optimizer_rows.h"
 #include "graft/kernels/softmax.h"
 
@@ -24,6 +25,52 @@ void run_cross_entropy(Context& context, KernelCall& call) {
 }
 double cross_entropy_bytes(const KernelCall& call) { return 8 * length_of(call, "logits"); }
 double cross_entropy_flops(const KernelCall& call) { return (kTranscendental + 4) * length_of(call, "logits"); }
+
+ScratchNeed prepare_layernorm_dropout(KernelCall& call) {
+  const View<const float, 2> x = call.in_view<float, 2>("x");
+  for (const std::string_view name : {"gamma", "beta"}) {
+    GRAFT_CHECK(call.in<float>(name).size() == static_cast<size_t>(x.extent(1)),
+                "input '{}' has {} elements, expected {}, the columns of 'x'", name, call.in<float>(name).size(),
+                x.extent(1));
+  }
+  same_shape(call, "x", "residual");
+  call.in<float>("residual");
+  if (call.has_input("mask")) {
+    same_shape(call, "x", "mask");
+    call.in<uint8_t>("mask");
+  }
+  const double keep = call.real("keep_prob", 0.9), eps = call.real("eps", 1e-5);
+  GRAFT_CHECK(keep > 0 && keep <= 1, "parameter 'keep_prob' is {}, expected above 0 and at most 1", keep);
+  GRAFT_CHECK(eps >= 0, "parameter 'eps' is {}, expected 0 or more", eps);
+  call.natural("seed", 0), call.natural("stream", 0);
+  call.make("y", DType::kF32, call.in_shape("x"));
+  return layernorm_dropout_scratch(x.extent(1));
+}
+void example_layernorm_dropout(KernelCall& call, int64_t size, uint64_t seed) {
+  const std::vector<int64_t> shape = rows_of_1024(size);
+  add_uniform(call, "x", shape, seed);
+  add_uniform(call, "residual", shape, seed);
+  add_uniform(call, "gamma", {shape[1]}, seed, 0.5f, 1.5f);
+  add_uniform(call, "beta", {shape[1]}, seed, -0.5f, 0.5f);
+  call.set_parameter("keep_prob", "0.9");
+  KernelTensor& mask = call.add_input("mask", DType::kU8, shape);
+  const RandomStream stream(seed, stream_hash("mask"));
+  for (int64_t i = 0; i < mask.size(); ++i) {
+    mask.data.as<uint8_t>()[static_cast<size_t>(i)] = stream.uniform(static_cast<uint64_t>(i)) < 0.9f ? 1 : 0;
+  }
+}
+void run_layernorm_dropout(Context& context, KernelCall& call) {
+  DropoutMask mask;
+  if (call.has_input("mask")) mask.given = call.in_view<uint8_t, 2>("mask");
+  mask.seed = call.natural("seed", 0), mask.stream = call.natural("stream", 0);
+  mask.keep_prob = call.real("keep_prob", 0.9);
+  fused_layernorm_dropout_residual(context, call.in_view<float, 2>("x"), call.in<float>("gamma"),
+                                   call.in<float>("beta"), call.real("eps", 1e-5), mask,
+                                   call.in_view<float, 2>("residual"), call.out_view<float, 2>("y"));
+}
+double layernorm_dropout_bytes(const KernelCall& call) {
+  return (call.has_input("mask") ? 13 : 12) * length_of(call, "x");
+}
 
 ClipMode clip_mode_of(const KernelCall& call) {
   const std::string mode = call.word("clip_mode", "value");
@@ -61,6 +108,9 @@ constexpr std::string_view kDomain = "fused_custom";
 constexpr KernelInfo kRows[] = {
     {"fused_softmax_cross_entropy", kDomain, "loss[R] of logits[R,C]; grad[R,C] = grad_scale (softmax - onehot)",
      cross_entropy_bytes, cross_entropy_flops, prepare_cross_entropy, run_cross_entropy, example_cross_entropy},
+    {"fused_layernorm_dropout_residual", kDomain, "y[R,C] = layer_norm(x) mask / keep_prob + residual",
+     layernorm_dropout_bytes, flops_of_x<0, 11>, prepare_layernorm_dropout, run_layernorm_dropout,
+     example_layernorm_dropout},
     {"fused_adam_clip_update", kDomain, "opt_adamw of grad[N] clipped by value or norm", adam_clip_bytes,
      adam_clip_flops, prepare_adam_clip, run_adam_clip, example_adam_clip},
 };

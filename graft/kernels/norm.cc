@@ -3,6 +3,7 @@
 #include <cassert>
 
 #include "graft/kernels/norm_table.h"
+#include "graft/kernels/prng.h"
 #include "graft/kernels/ref.h"
 #include "graft/kernels/rows.h"
 
@@ -132,6 +133,34 @@ void layer_norm_backward(Context& context, View<const T, 2> dy, View<const T, 2>
     });
   }
   for_row_ranges(context, rows, n, [&](int64_t first, int64_t last) { write(first, last, nullptr); });
+}
+
+ScratchNeed layernorm_dropout_scratch(int64_t hidden) noexcept {
+  return {.per_worker = static_cast<size_t>(std::max(hidden, kTaskElements))};
+}
+
+void fused_layernorm_dropout_residual(Context& context, View<const float, 2> x, std::span<const float> gamma,
+                                      std::span<const float> beta, double eps, const DropoutMask& mask,
+                                      View<const float, 2> residual, View<float, 2> y) noexcept {
+  assert(streams(x) && streams(residual) && streams(y) && x.extents() == y.extents());
+  assert(residual.extents() == x.extents() && static_cast<int64_t>(gamma.size()) == x.extent(1));
+  assert(beta.size() == gamma.size() && mask.keep_prob > 0 && mask.keep_prob <= 1);
+  const NormTable<float>& t = table<float>();
+  const Affine<float> affine = {gamma.data(), beta.data()};
+  const bool stream = leaves_cache(y.size());
+  const auto scale = static_cast<float>(1 / mask.keep_prob);
+  const int64_t n = x.extent(1);
+  for_row_ranges_of(context, x.extent(0), n, [&](int64_t first, int64_t last, int worker) {
+    View<const uint8_t, 2> rows = rows_of(mask.given, first, last);
+    if (rows.data() == nullptr) {
+      auto* drawn = context.worker<uint8_t>(worker);
+      prng_dropout_mask(context, mask.seed, mask.stream, static_cast<uint64_t>(first * n), mask.keep_prob,
+                        {drawn, static_cast<size_t>((last - first) * n)});
+      rows = View<const uint8_t, 2>(drawn, last - first, n);
+    }
+    t.layer_norm_dropout(rows_of(x, first, last), affine, static_cast<float>(eps), rows, scale,
+                         rows_of(residual, first, last), rows_of(y, first, last), stream);
+  });
 }
 
 void group_norm(Context& context, View<const float, 3> x, std::span<const float> gamma, std::span<const float> beta,

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <span>
 
-#include "graft/base/random.h"
 #include "graft/base/view.h"
 #include "graft/kernels/context.h"
 
@@ -49,15 +48,15 @@ void layer_norm_backward(Context& context, View<const T, 2> dy, View<const T, 2>
                          std::span<const T> mean, std::span<const T> rstd, View<T, 2> dx, std::span<T> dgamma,
                          std::span<T> dbeta) noexcept;
 
-// y = layer_norm(x) m + residual, m = 1 / keep_prob where the mask is not 0, else 0. The mask [rows, hidden] is given, or drawn:
-// element (i, j) is kept where (word >> 8) 2^-24 < keep_prob, word k = i hidden + j of the Philox stream (seed, stream): word k mod 4 of
-// philox4x32 with key (seed low, high) and counter (block k / 4 low, high, stream low, high). y may be x or residual; mask.data() null:
-// drawn, and then the rows of the mask's stream depend on neither threads nor strides.
+// y = layer_norm(x) m + residual, m = 1 / keep_prob where the mask is not 0, else 0 (NaN and infinity of a row show there too). The mask
+// [rows, hidden] is given, or where it is null drawn as prng_dropout_mask (prng.h) draws it: element (i, j) by word i hidden + j of the
+// Philox stream. y may be x or residual. Scratch: layernorm_dropout_scratch.
 struct DropoutMask {
   View<const uint8_t, 2> given;
   uint64_t seed = 0, stream = 0;
   double keep_prob = 1;  // in (0, 1]; rounded to f32
 };
+ScratchNeed layernorm_dropout_scratch(int64_t hidden) noexcept;
 void fused_layernorm_dropout_residual(Context& context, View<const float, 2> x, std::span<const float> gamma,
                                       std::span<const float> beta, double eps, const DropoutMask& mask,
                                       View<const float, 2> residual, View<float, 2> y) noexcept;

@@ -96,6 +96,21 @@ void layer_norm_rows(View<const T, 2> x, const Affine<T>& affine, int64_t first,
 }
 
 template <typename T>
+void layer_norm_dropout_rows(View<const T, 2> x, const Affine<T>& affine, T eps, View<const uint8_t, 2> mask, T scale,
+                             View<const T, 2> residual, View<T, 2> y, bool /*stream*/) noexcept {
+  for (int64_t i = 0; i < x.extent(0); ++i) {
+    const T* in = x.row(i);
+    const Moments<T> m = moments_of(in, x.extent(1), eps);
+    const T shift = -m.rest * m.rstd;
+    for (int64_t j = 0; j < x.extent(1); ++j) {
+      const T normed = std::fma(in[j] - m.centre, m.rstd, shift);
+      const T kept = mask.row(i)[j] != 0 ? scale : T{0};
+      y.row(i)[j] = std::fma(std::fma(normed, affine.gamma[j], affine.beta[j]), kept, residual.row(i)[j]);
+    }
+  }
+}
+
+template <typename T>
 void layer_norm_backward_rows(View<const T, 2> dy, View<const T, 2> x, const T* gamma, const T* mean, const T* rstd,
                               View<T, 2> dx, T* dgamma, T* dbeta) noexcept {
   const int64_t n = x.extent(1);
@@ -131,8 +146,9 @@ void layer_norm_dweight_columns(View<const T, 2> dy, View<const T, 2> x, const T
 }
 
 template <typename T>
-constexpr NormTable<T> kTable = {rms_norm_rows<T>,   rms_norm_backward_rows<T>,   rms_norm_dweight_columns<T>,
-                                 layer_norm_rows<T>, layer_norm_backward_rows<T>, layer_norm_dweight_columns<T>};
+constexpr NormTable<T> kTable = {
+    rms_norm_rows<T>,           rms_norm_backward_rows<T>,   rms_norm_dweight_columns<T>,  layer_norm_rows<T>,
+    layer_norm_dropout_rows<T>, layer_norm_backward_rows<T>, layer_norm_dweight_columns<T>};
 
 }  // namespace
 }  // namespace graft

@@ -185,6 +185,32 @@ void layer_norm_rows(View<const float, 2> x, const Affine<float>& affine, int64_
   fence_stream(stream);
 }
 
+void layer_norm_dropout_rows(View<const float, 2> x, const Affine<float>& affine, float eps,
+                             View<const uint8_t, 2> mask, float scale_kept, View<const float, 2> residual,
+                             View<float, 2> y, bool stream) noexcept {
+  const int64_t n = x.extent(1), rows = x.extent(0), at_once = rows_at_once(n);
+  const float *gamma = affine.gamma, *beta = affine.beta;
+  RowMoments m;
+  for (int64_t first = 0; first < rows; first += at_once) {
+    const int64_t count = rows - first < at_once ? rows - first : at_once;
+    m.take(x, first, count, eps);
+    for (int64_t r = 0; r < count; ++r) {
+      const float *in = x.row(first + r), *add = residual.row(first + r);
+      const float centre = m.centre[r], scale = m.rstd[r], shift = m.shift[r];
+      const uint8_t* keep = mask.row(first + r);
+      fill_row(y.row(first + r), n, stream, [=](const auto& io, int64_t j) HWY_ATTR {
+        const auto apart = hn::Sub(io.load(in + j), hn::Set(io.d, centre));
+        const auto normed = hn::MulAdd(apart, hn::Set(io.d, scale), hn::Set(io.d, shift));
+        const auto words = io.load_bytes(keep + j);
+        const auto kept = hn::RebindMask(io.d, hn::Ne(words, hn::Xor(words, words)));
+        const auto by = hn::IfThenElseZero(kept, hn::Set(io.d, scale_kept));
+        return hn::MulAdd(hn::MulAdd(normed, io.load(gamma + j), io.load(beta + j)), by, io.load(add + j));
+      });
+    }
+  }
+  fence_stream(stream);
+}
+
 template <int64_t kRows, bool kChain>
 HWY_INLINE void layer_norm_backward_some(View<const float, 2> dy, View<const float, 2> x, const float* gamma,
                                          const float* mean, const float* rstd, View<float, 2> dx, float* dgamma,
@@ -263,8 +289,9 @@ void layer_norm_dweight_columns(View<const float, 2> dy, View<const float, 2> x,
 }
 
 }  // namespace
-constexpr NormTable<float> kNormTable = {rms_norm_rows,   rms_norm_backward_rows,   rms_norm_dweight_columns,
-                                         layer_norm_rows, layer_norm_backward_rows, layer_norm_dweight_columns};
+constexpr NormTable<float> kNormTable = {
+    rms_norm_rows,           rms_norm_backward_rows,   rms_norm_dweight_columns,  layer_norm_rows,
+    layer_norm_dropout_rows, layer_norm_backward_rows, layer_norm_dweight_columns};
 }  // namespace graft::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -24,6 +24,9 @@ struct NormTable {
   // `first`: the row's number for Affine.
   void (*layer_norm)(View<const T, 2> x, const Affine<T>& affine, int64_t first, T eps, View<T, 2> y, T* mean, T* rstd,
                      bool stream) noexcept;
+  // y = layer norm * m + residual, m = scale where the mask is not 0, else 0.
+  void (*layer_norm_dropout)(View<const T, 2> x, const Affine<T>& affine, T eps, View<const uint8_t, 2> mask, T scale,
+                             View<const T, 2> residual, View<T, 2> y, bool stream) noexcept;
   void (*layer_norm_backward)(View<const T, 2> dy, View<const T, 2> x, const T* gamma, const T* mean, const T* rstd,
                               View<T, 2> dx, T* dgamma, T* dbeta) noexcept;
   void (*layer_norm_dweight)(View<const T, 2> dy, View<const T, 2> x, const T* mean, const T* rstd, T* dgamma,

@@ -1,5 +1,6 @@
 #include "graft/kernels/norm.h"
 
+#include "graft/kernels/prng.h"
 #include "graft/kernels/registry.h"
 #include "graft/kernels/test_support.h"
 
@@ -117,8 +118,8 @@ std::vector<float> run_layer_norm(Context& context, int64_t rows, int64_t n, int
 
 // With scratch the sums over rows go along with dx, without it they are taken before: the same bits.
 TEST(LayerNorm, SameBitsOnEveryCpuLevelThreadCountAndWithScratch) {
-  for (const int64_t n : {1, 7, 63, 65, 1000, 4097, 9765}) {
-    const int64_t rows = n > 1000 ? 3 : 1030;
+  for (const int64_t n : {1, 7, 65, 130, 1000, 4097, 9765}) {
+    const int64_t rows = n > 130 ? 3 : 1030;
     const auto values = test::random_values<float>(rows * n, 1, 2), upstream = test::random_values<float>(rows * n, 2);
     for (const ScratchNeed need : {ScratchNeed(), norm_backward_scratch(7, rows, n)}) {
       const std::string what = std::to_string(n) + (need.shared > 0 ? " with scratch" : "");
@@ -182,6 +183,43 @@ TEST(LayerNorm, HugeOffsetsConstantsAndNan) {
   }
   layer_norm<float>(t.context, x.in(), one, one, 1e-5, y.view, {}, {});
   for (int64_t j = 0; j < n; ++j) EXPECT_NEAR(y.view(1, j), 1, 1e-6);
+}
+
+// Drawn or given, the mask is prng_dropout_mask's; the result is the composition of layer_norm, the mask and the sum.
+TEST(LayerNormDropout, IsTheCompositionOfItsParts) {
+  for (const int64_t n : {1, 17, 1000, 4100, 20000}) {
+    const int64_t rows = n > 4000 ? 3 : 41;
+    const auto values = test::random_values<float>(rows * n, 1, 2), more = test::random_values<float>(rows * n, 2);
+    const auto gamma = test::random_values<float>(n, 5), beta = test::random_values<float>(n, 6);
+    Matrix<float> x(rows, n, 1, values), residual(rows, n, 2, more), y(rows, n), normed(rows, n);
+    std::vector<uint8_t> mask(values.size());
+    test::TestContext t;
+    prng_dropout_mask(t.context, 5, 9, 0, 0.75, mask);
+    layer_norm<float>(t.context, x.in(), gamma, beta, 1e-5, normed.view, {}, {});
+    DropoutMask drawn, given;
+    drawn.seed = 5, drawn.stream = 9, drawn.keep_prob = given.keep_prob = 0.75;
+    given.given = View<const uint8_t, 2>(mask.data(), rows, n);
+    test::expect_same_bits(
+        [&](Context& context) {
+          context.reserve(layernorm_dropout_scratch(n));
+          std::vector<float> all;
+          for (const DropoutMask& each : {drawn, given}) {
+            fused_layernorm_dropout_residual(context, x.in(), gamma, beta, 1e-5, each, residual.in(), y.view);
+            for (int64_t i = 0; i < rows; ++i) {
+              for (int64_t j = 0; j < n; ++j) {
+                const float by = mask[static_cast<size_t>(i * n + j)] != 0 ? 4.0f / 3.0f : 0.0f;
+                EXPECT_EQ(y.view(i, j), std::fma(normed.view(i, j), by, residual.view(i, j)));
+              }
+            }
+            test::append(all, y.view);
+          }
+          Matrix<float> in_place(rows, n, 0, more);
+          fused_layernorm_dropout_residual(context, x.in(), gamma, beta, 1e-5, drawn, in_place.in(), in_place.view);
+          test::append(all, in_place.view);
+          return all;
+        },
+        "layernorm_dropout " + std::to_string(n));
+  }
 }
 
 struct Planes {

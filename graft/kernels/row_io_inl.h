@@ -29,6 +29,10 @@ struct WholeIo {
   D d;
   HWY_INLINE hn::Vec<D> load(const float* p) const { return hn::LoadU(d, p); }
   HWY_INLINE void store(hn::Vec<D> v, float* p) const { hn::StoreU(v, d, p); }
+  // Bytes as u32.
+  HWY_INLINE auto load_bytes(const uint8_t* p) const {
+    return hn::PromoteTo(hn::RebindToUnsigned<D>(), hn::LoadU(hn::Rebind<uint8_t, D>(), p));
+  }
 };
 
 #if !HWY_MEM_OPS_MIGHT_FAULT
@@ -37,9 +41,15 @@ constexpr bool kMaskedTails = true;
 struct TailIo {
   RowTag d;
   hn::Mask<RowTag> mask;
-  explicit HWY_INLINE TailIo(int64_t lanes) : mask(hn::FirstN(RowTag(), static_cast<size_t>(lanes))) {}
+  int64_t count;
+  explicit HWY_INLINE TailIo(int64_t lanes) : mask(hn::FirstN(RowTag(), static_cast<size_t>(lanes))), count(lanes) {}
   HWY_INLINE hn::Vec<RowTag> load(const float* p) const { return hn::MaskedLoad(mask, d, p); }
   HWY_INLINE void store(hn::Vec<RowTag> v, float* p) const { hn::BlendedStore(v, mask, d, p); }
+  HWY_INLINE auto load_bytes(const uint8_t* p) const {  // AVX2 has no masked load of bytes
+    HWY_ALIGN uint8_t bytes[kRowLanes] = {};
+    for (int64_t i = 0; i < count; ++i) bytes[i] = p[i];
+    return hn::PromoteTo(hn::RebindToUnsigned<RowTag>(), hn::Load(hn::Rebind<uint8_t, RowTag>(), bytes));
+  }
 };
 #else
 constexpr bool kMaskedTails = false;

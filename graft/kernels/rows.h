@@ -19,13 +19,20 @@ constexpr int64_t kRowSumBlock = 512;  // rows per chain of a sum over rows (the
 // of the traffic or more.
 constexpr bool leaves_cache(int64_t elements) noexcept { return elements >= int64_t{4} << 20; }
 
+// f(first, last, worker) for ranges of rows of at most kTaskElements elements, or of one row.
+template <typename F>
+void for_row_ranges_of(Context& context, int64_t rows, int64_t columns, F&& f) noexcept {
+  if (rows <= 0 || columns <= 0) return;
+  const int64_t grain = std::max<int64_t>(1, kTaskElements / columns);
+  context.pool().parallel((rows + grain - 1) / grain, [&](int64_t task, int worker) {
+    f(task * grain, std::min(rows, (task + 1) * grain), worker);
+  });
+}
+
 // f(first, last) for ranges of rows.
 template <typename F>
 void for_row_ranges(Context& context, int64_t rows, int64_t columns, F&& f) noexcept {
-  if (rows <= 0 || columns <= 0) return;
-  const int64_t grain = std::max<int64_t>(1, kTaskElements / columns);
-  context.pool().parallel((rows + grain - 1) / grain,
-                          [&](int64_t task, int) { f(task * grain, std::min(rows, (task + 1) * grain)); });
+  for_row_ranges_of(context, rows, columns, [&](int64_t first, int64_t last, int) { f(first, last); });
 }
 
 // f(first, last) for ranges of columns.

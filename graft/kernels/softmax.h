@@ -5,6 +5,7 @@
 
 #include "graft/base/view.h"
 #include "graft/kernels/context.h"
+#include "graft/kernels/loss_value.h"
 
 namespace graft {
 
@@ -22,11 +23,6 @@ void softmax_online(Context& context, View<const float, 2> x, View<float, 2> y, 
 // y = (x - m) - ln S; a 2e-6 + 1.2e-7 max |x|.
 void log_softmax(Context& context, View<const float, 2> x, View<float, 2> y) noexcept;
 void log_softmax(std::span<const float> x, std::span<float> y) noexcept;  // of one row, on this thread
-
-// A loss over all elements or rows, summed in f64 and rounded once.
-struct LossValue {
-  float sum, mean;
-};
 
 // per_row[i] = w[t] ((m - x[i,t]) + ln S) with t = targets[i], w = 1 where `weight` [C] is empty; 0 where t is ignore_index.
 // mean = sum / sum of w[t] over the rows that count, NaN if none does. targets: ignore_index or in [0, C).

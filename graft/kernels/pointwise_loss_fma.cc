@@ -1,0 +1,7 @@
+#include "graft/kernels/pointwise_loss_ref_inl.h"
+
+namespace graft {
+
+const PointwiseLossTable& pointwise_loss_fma() noexcept { return kTable; }
+
+}  // namespace graft
