@@ -7,6 +7,7 @@
 
 #include "graft/kernels/carry_chain.h"
 #include "graft/kernels/compact_table.h"
+#include "graft/kernels/rows.h"
 
 namespace graft {
 namespace {
@@ -16,9 +17,7 @@ const CompactTable& table() noexcept {
   return compact_ref();
 }
 
-constexpr int64_t kStreamElements = int64_t{4}
-                                    << 20;  // from here on an output is taken to leave the cache, as in map.cc
-constexpr int64_t kTask = 32768;            // 128 KB: counted, it is still in L2 when it is moved
+constexpr int64_t kTask = 32768;  // 128 KB: counted, it is still in L2 when it is moved
 
 int64_t num_tasks(int64_t n) noexcept { return (n + kTask - 1) / kTask; }
 
@@ -31,7 +30,7 @@ float round_down(double t) noexcept {
 // count(begin, n) and keep(begin, n, y, room, stream) on parts.
 template <typename Count, typename Keep>
 uint32_t compact(Context& context, int64_t n, float* y, Count&& count, Keep&& keep) noexcept {
-  const bool stream = n >= kStreamElements;
+  const bool stream = leaves_cache(n);
   if (n <= kTask || context.num_threads() == 1) return static_cast<uint32_t>(keep(0, n, y, n, stream));
   const int64_t tasks = num_tasks(n);
   CarryChain chain(context, tasks, 0);

@@ -14,9 +14,7 @@ const LayoutTable& table() noexcept {
   return layout_ref();
 }
 
-constexpr int64_t kStreamElements = int64_t{4}
-                                    << 20;  // from here on an output is taken to leave the cache, as in map.cc
-constexpr int64_t kStripeRows = 64;         // rows of x walked together: 256 bytes of each row of y come at once
+constexpr int64_t kStripeRows = 64;  // rows of x walked together: 256 bytes of each row of y come at once
 constexpr int64_t kStripeColumns = 1024;
 
 }  // namespace
@@ -27,7 +25,7 @@ void transpose_2d(Context& context, View<const float, 2> x, View<float, 2> y) no
   const int64_t size = rows * columns;
   if (size <= 0) return;
   const LayoutTable& t = table();
-  const bool stream = size >= kStreamElements;
+  const bool stream = leaves_cache(size);
   if (size <= kTaskElements) {
     return t.transpose(x.data(), x.stride(0), y.data(), y.stride(0), rows, columns, stream);
   }
@@ -47,7 +45,7 @@ namespace {
 // f(begin, count, stream) over ranges of n records.
 template <typename F>
 void for_records(Context& context, int64_t n, int64_t fields, F&& f) noexcept {
-  const bool stream = n * fields >= kStreamElements;
+  const bool stream = leaves_cache(n * fields);
   constexpr int64_t kTask = kTaskElements / 4;  // a multiple of a cache line in every array
   if (n <= kTask) {
     if (n > 0) f(int64_t{0}, n, stream);

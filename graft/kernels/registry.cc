@@ -8,9 +8,12 @@ namespace {
 
 constexpr std::span<const KernelInfo> (*kFamilies[])() = {
     reduce_kernels,          // reductions, fused map-reduce
+    correlation_kernels,     // correlation
     map_kernels,             // elementwise, activations
     scan_kernels,            // scans
     compact_kernels,         // compaction, fused_scan_compact
+    similarity_kernels,      // dot products, similarity
+    quantize_kernels,        // quantization
     layout_kernels,          // layout
     softmax_kernels,         // softmax
     norm_kernels,            // normalization

@@ -31,16 +31,19 @@ const KernelInfo* find_kernel(std::string_view name);  // null if there is none
 
 // The families' rows.
 std::span<const KernelInfo> compact_kernels();
-std::span<const KernelInfo> norm_kernels();
+std::span<const KernelInfo> correlation_kernels();
+std::span<const KernelInfo> fft_kernels();
 std::span<const KernelInfo> fused_training_kernels();
 std::span<const KernelInfo> layout_kernels();
 std::span<const KernelInfo> loss_kernels();
 std::span<const KernelInfo> map_kernels();
-std::span<const KernelInfo> fft_kernels();
+std::span<const KernelInfo> norm_kernels();
 std::span<const KernelInfo> optimizer_kernels();
 std::span<const KernelInfo> prng_kernels();
+std::span<const KernelInfo> quantize_kernels();
 std::span<const KernelInfo> reduce_kernels();
 std::span<const KernelInfo> scan_kernels();
+std::span<const KernelInfo> similarity_kernels();
 std::span<const KernelInfo> softmax_kernels();
 
 }  // namespace graft

@@ -4,6 +4,7 @@
 #include <cassert>
 
 #include "graft/kernels/carry_chain.h"
+#include "graft/kernels/rows.h"
 #include "graft/kernels/scan_table.h"
 
 namespace graft {
@@ -14,9 +15,7 @@ const ScanTable& table() noexcept {
   return scan_ref();
 }
 
-constexpr int64_t kStreamElements = int64_t{4}
-                                    << 20;  // from here on an output is taken to leave the cache, as in map.cc
-constexpr int64_t kTask = 32768;            // 128 KB: summed, it is still in L2 when it is scanned
+constexpr int64_t kTask = 32768;  // 128 KB: summed, it is still in L2 when it is scanned
 
 int64_t num_tasks(int64_t n) noexcept { return (n + kTask - 1) / kTask; }
 
@@ -25,7 +24,7 @@ void scan(Context& context, const ScanTable& t, Scan part, std::span<const uint3
           std::span<uint32_t> y) noexcept {
   assert(x.size() == y.size());
   const auto n = static_cast<int64_t>(x.size());
-  const bool stream = n >= kStreamElements;
+  const bool stream = leaves_cache(n);
   if (n <= kTask || context.num_threads() == 1) {
     part(x.data(), y.data(), n, 0, stream);
     return;
