@@ -73,18 +73,6 @@ void transform_here(const FftTables& t, const float* x, float* y, bool inverse, 
       [](int64_t n, const auto& f) { f(int64_t{0}, n); });
 }
 
-void transform_all(Context& context, const FftTables& t, const float* x, float* y, bool inverse, float scale) noexcept {
-  if (t.n < kParallel || context.num_threads() == 1) {
-    return transform_here(t, x, y, inverse, scale, context.shared<float>(), context.worker<float>(0));
-  }
-  transform(
-      t, x, y, inverse, scale, context.shared<float>(),
-      [&](int64_t n, const auto& f) {
-        context.pool().parallel(n, [&](int64_t b, int worker) { f(b, context.worker<float>(worker)); });
-      },
-      [&](int64_t n, const auto& f) { for_row_ranges(context, n, 2, f); });
-}
-
 float over_size(const FftPlan& plan) noexcept { return static_cast<float>(1.0 / static_cast<double>(plan.size())); }
 
 }  // namespace
@@ -99,6 +87,21 @@ void fft_serial(const FftPlan& plan, const float* x, float* y, bool inverse, flo
   transform_here(t, x, y, inverse, scale, shared, shared + (shared_floats(t) + 15) / 16 * 16);
 }
 
+void fft_in(Context& context, const FftPlan& plan, const float* x, float* y, bool inverse, float scale,
+            void* shared) noexcept {
+  const FftTables& t = plan.tables();
+  auto* floats = static_cast<float*>(shared);
+  if (t.n < kParallel || context.num_threads() == 1) {
+    return transform_here(t, x, y, inverse, scale, floats, context.worker<float>(0));
+  }
+  transform(
+      t, x, y, inverse, scale, floats,
+      [&](int64_t n, const auto& f) {
+        context.pool().parallel(n, [&](int64_t b, int worker) { f(b, context.worker<float>(worker)); });
+      },
+      [&](int64_t n, const auto& f) { for_row_ranges(context, n, 2, f); });
+}
+
 ScratchNeed fft_scratch(const FftPlan& plan) noexcept {
   const FftTables& t = plan.tables();
   return {.shared = sizeof(float) * static_cast<size_t>(shared_floats(t)),
@@ -107,7 +110,7 @@ ScratchNeed fft_scratch(const FftPlan& plan) noexcept {
 
 void fft(Context& context, const FftPlan& plan, std::span<const float> x, std::span<float> y) noexcept {
   assert(static_cast<int64_t>(x.size()) == 2 * plan.size() && x.size() == y.size());
-  transform_all(context, plan.tables(), x.data(), y.data(), false, 1);
+  fft_in(context, plan, x.data(), y.data(), false, 1, context.shared<float>());
 }
 void fft_radix2(Context& context, const FftPlan& plan, std::span<const float> x, std::span<float> y) noexcept {
   fft(context, plan, x, y);
@@ -117,37 +120,62 @@ void fft_radix4(Context& context, const FftPlan& plan, std::span<const float> x,
 }
 void ifft(Context& context, const FftPlan& plan, std::span<const float> x, std::span<float> y) noexcept {
   assert(static_cast<int64_t>(x.size()) == 2 * plan.size() && x.size() == y.size());
-  transform_all(context, plan.tables(), x.data(), y.data(), true, over_size(plan));
+  fft_in(context, plan, x.data(), y.data(), true, over_size(plan), context.shared<float>());
+}
+
+// f(table, begin, end) over the pairs of bins 1 ... n / 2.
+template <class F>
+void for_pairs(Context& context, int64_t n, const F& f) noexcept {
+  for_row_ranges(context, n / 2, 4, [&](int64_t begin, int64_t end) { f(fft_table(), begin + 1, end + 1); });
+}
+
+void fft_real_in(Context& context, const FftPlan& half, const float* x, float* y, void* shared) noexcept {
+  const FftTables& t = half.tables();
+  fft_in(context, half, x, y, false, 1, shared);
+  const float re = y[0], im = y[1];
+  y[0] = re + im;
+  y[2 * t.n] = re - im;
+  y[1] = y[2 * t.n + 1] = 0;
+  for_pairs(context, t.n, [&](const FftTable& table, int64_t begin, int64_t end) {
+    table.real_pairs(t.real.as<float>().data(), y, t.n, begin, end, false);
+  });
+}
+void ifft_real_in(Context& context, const FftPlan& half, float* y, void* shared) noexcept {
+  const FftTables& t = half.tables();
+  const float first = y[0], last = y[2 * t.n];
+  y[0] = 0.5f * (first + last);
+  y[1] = 0.5f * (first - last);
+  for_pairs(context, t.n, [&](const FftTable& table, int64_t begin, int64_t end) {
+    table.real_pairs(t.real.as<float>().data(), y, t.n, begin, end, true);
+  });
+  fft_in(context, half, y, y, true, over_size(half), shared);
+}
+void autocorrelate_in(Context& context, const FftPlan& half, float* y, void* shared) noexcept {
+  const FftTables& t = half.tables();
+  fft_in(context, half, y, y, false, 1, shared);
+  const float first = (y[0] + y[1]) * (y[0] + y[1]), last = (y[0] - y[1]) * (y[0] - y[1]);
+  y[0] = 0.5f * (first + last);
+  y[1] = 0.5f * (first - last);
+  for_pairs(context, t.n, [&](const FftTable& table, int64_t begin, int64_t end) {
+    table.power_pairs(t.real.as<float>().data(), y, t.n, begin, end);
+  });
+  fft_in(context, half, y, y, true, over_size(half), shared);
 }
 
 void fft_real(Context& context, const FftPlan& half, std::span<const float> x, std::span<float> y) noexcept {
-  const FftTables& t = half.tables();
-  assert(static_cast<int64_t>(x.size()) == 2 * t.n && y.size() == x.size() + 2 && t.real.bytes() > 0);
-  transform_all(context, t, x.data(), y.data(), false, 1);
-  const float re = y[0], im = y[1];
-  y[0] = re + im;
-  y[2 * static_cast<size_t>(t.n)] = re - im;
-  y[1] = y[2 * static_cast<size_t>(t.n) + 1] = 0;
-  for_row_ranges(context, t.n / 2, 4, [&](int64_t begin, int64_t end) {
-    fft_table().real_pairs(t.real.as<float>().data(), y.data(), t.n, begin + 1, end + 1, false);
-  });
+  assert(static_cast<int64_t>(x.size()) == 2 * half.size() && y.size() == x.size() + 2);
+  assert(half.tables().real.bytes() > 0);
+  fft_real_in(context, half, x.data(), y.data(), context.shared<float>());
 }
 
-void ifft_real(Context& context, const FftPlan& half, std::span<const float> y, std::span<float> x) noexcept {
-  const FftTables& t = half.tables();
-  assert(static_cast<int64_t>(x.size()) == 2 * t.n && y.size() == x.size() + 2 && t.real.bytes() > 0);
-  const float first = y[0], last = y[2 * static_cast<size_t>(t.n)];
-  if (x.data() != y.data()) {
-    for_row_ranges(context, t.n, 2, [&](int64_t begin, int64_t end) {
-      std::copy(y.begin() + 2 * begin, y.begin() + 2 * end, x.begin() + 2 * begin);
-    });
-  }
-  x[0] = 0.5f * (first + last);
-  x[1] = 0.5f * (first - last);
-  for_row_ranges(context, t.n / 2, 4, [&](int64_t begin, int64_t end) {
-    fft_table().real_pairs(t.real.as<float>().data(), x.data(), t.n, begin + 1, end + 1, true);
+void ifft_real(Context& context, const FftPlan& half, std::span<float> y, std::span<float> x) noexcept {
+  assert(static_cast<int64_t>(x.size()) == 2 * half.size() && y.size() == x.size() + 2);
+  assert(half.tables().real.bytes() > 0);
+  ifft_real_in(context, half, y.data(), context.shared<float>());
+  if (x.data() == y.data()) return;
+  for_row_ranges(context, half.size(), 2, [&](int64_t begin, int64_t end) {
+    std::copy(y.begin() + 2 * begin, y.begin() + 2 * end, x.begin() + 2 * begin);
   });
-  transform_all(context, t, x.data(), x.data(), true, over_size(half));
 }
 
 void spectral_power(Context& context, std::span<const float> x, double factor, bool one_sided,

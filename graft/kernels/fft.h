@@ -45,8 +45,9 @@ void ifft(Context& context, const FftPlan& plan, std::span<const float> x, std::
 // Bins 0 ... N/2 of the transform of a real x of N = 2 plan.size() samples, through one complex transform of half the length; the
 // imaginary parts of bins 0 and N/2 are 0. y: N + 2 floats; it may begin where x does. `half` is a plan of N / 2 made with `real`.
 void fft_real(Context& context, const FftPlan& half, std::span<const float> x, std::span<float> y) noexcept;
-// The inverse: x of N samples from bins 0 ... N/2 (imaginary parts of the first and last are not read). x may begin where y does.
-void ifft_real(Context& context, const FftPlan& half, std::span<const float> y, std::span<float> x) noexcept;
+// The inverse: x of N samples from bins 0 ... N/2 (imaginary parts of the first and last are not read). y is overwritten; x may begin
+// where it does.
+void ifft_real(Context& context, const FftPlan& half, std::span<float> y, std::span<float> x) noexcept;
 
 // y[m] = factor (re^2 + im^2) of x: 2 M floats; one_sided: twice that but for the first and the last bin (0 and N/2). With factor 1 / (fs sum
 // w^2) a power spectral density. r 4e-7. y does not overlap x.

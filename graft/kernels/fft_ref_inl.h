@@ -13,23 +13,12 @@ using RowTag = hn::FloatTag;
 using LaneTag = hn::FloatTag;
 constexpr int64_t kRowLanes = 1;
 
-inline void load_pairs(RowTag, const float* from, float& re, float& im) {
-  re = from[0];
-  im = from[1];
-}
-inline void store_pairs(RowTag, float re, float im, float* to) {
-  to[0] = re;
-  to[1] = im;
-}
 inline void store_columns(RowTag, float a, float b, float c, float e, float* to, int64_t /*stride*/) {
   to[0] = a;
   to[1] = b;
   to[2] = c;
   to[3] = e;
 }
-inline float reverse(RowTag, float v) { return v; }
-inline void store_past(RowTag, float v, float* to) { *to = v; }
-inline void flush_past() {}
 
 #define HWY_INLINE inline
 #define HWY_NOINLINE

@@ -3,8 +3,8 @@
 // clang-format off
 #include "graft/kernels/simd.h"
 #include "hwy/foreach_target.h"
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "graft/kernels/pairs_inl.h"
 // clang-format on
 
 #include "graft/kernels/fft_table.h"
@@ -18,27 +18,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 using RowTag = hn::CappedTag<float, 16>;
 using LaneTag = hn::CappedTag<float, 1>;
 constexpr int64_t kRowLanes = static_cast<int64_t>(hn::MaxLanes(RowTag()));
-
-template <class D, class V>
-HWY_INLINE void load_pairs(D d, const float* from, V& re, V& im) {
-  if constexpr (hn::MaxLanes(D()) == 1) {
-    re = hn::LoadU(d, from);
-    im = hn::LoadU(d, from + 1);
-  } else {
-    const V low = hn::LoadU(d, from), high = hn::LoadU(d, from + hn::MaxLanes(D()));
-    re = hn::ConcatEven(d, high, low);
-    im = hn::ConcatOdd(d, high, low);
-  }
-}
-template <class D, class V>
-HWY_INLINE void store_pairs(D d, V re, V im, float* to) {
-  if constexpr (hn::MaxLanes(D()) == 1) {
-    hn::StoreU(re, d, to);
-    hn::StoreU(im, d, to + 1);
-  } else {
-    hn::StoreInterleaved2(re, im, d, to);
-  }
-}
 
 // The 128-bit blocks of v, `stride` floats from one to the next.
 template <class D, class V>
@@ -65,20 +44,6 @@ HWY_INLINE void store_columns(D d, V a, V b, V c, V e, float* to, int64_t stride
   store_blocks(d, join(ab2, ce2, false), to + 2 * stride, 4 * stride);
   store_blocks(d, join(ab2, ce2, true), to + 3 * stride, 4 * stride);
 }
-
-template <class D, class V>
-HWY_INLINE V reverse(D d, V v) {
-  if constexpr (hn::MaxLanes(D()) == 1) {
-    return v;
-  } else {
-    return hn::Reverse(d, v);
-  }
-}
-template <class D, class V>
-HWY_INLINE void store_past(D d, V v, float* to) {
-  hn::Stream(v, d, to);
-}
-HWY_INLINE void flush_past() { hwy::FlushStream(); }
 
 #include "graft/kernels/fft_chains_inl.h"
 

@@ -61,6 +61,14 @@ const FftTable& fft_fma_ref() noexcept;
 const FftTable* fft_simd() noexcept;  // null: run the reference
 const FftTable& fft_table() noexcept;
 
+// A transform over the threads with the caller's memory in place of the context's shared block: fft_scratch(plan).shared bytes, 64-byte
+// aligned. fft_real_in, ifft_real_in: in place, y of N + 2 floats (fft.h); power: y becomes the transform of |X|^2 back.
+void fft_in(Context& context, const FftPlan& plan, const float* x, float* y, bool inverse, float scale,
+            void* shared) noexcept;
+void fft_real_in(Context& context, const FftPlan& half, const float* x, float* y, void* shared) noexcept;
+void ifft_real_in(Context& context, const FftPlan& half, float* y, void* shared) noexcept;
+void autocorrelate_in(Context& context, const FftPlan& half, float* y, void* shared) noexcept;
+
 // One transform on this thread, with its own scratch (64-byte aligned): for kernels whose tasks transform.
 size_t fft_serial_scratch(const FftPlan& plan) noexcept;  // bytes
 void fft_serial(const FftPlan& plan, const float* x, float* y, bool inverse, float scale, void* scratch) noexcept;

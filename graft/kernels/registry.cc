@@ -20,6 +20,7 @@ constexpr std::span<const KernelInfo> (*kFamilies[])() = {
     loss_kernels,            // losses
     optimizer_kernels,       // optimizers
     fft_kernels,             // Fourier transforms
+    signal_kernels,          // signal
     prng_kernels,            // random numbers
     fused_training_kernels,  // fused kernels of training
 };

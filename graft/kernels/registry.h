@@ -44,6 +44,7 @@ std::span<const KernelInfo> quantize_kernels();
 std::span<const KernelInfo> reduce_kernels();
 std::span<const KernelInfo> scan_kernels();
 std::span<const KernelInfo> similarity_kernels();
+std::span<const KernelInfo> signal_kernels();
 std::span<const KernelInfo> softmax_kernels();
 
 }  // namespace graft

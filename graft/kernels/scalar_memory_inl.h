@@ -14,5 +14,18 @@ inline float MulSub(float a, float b, float c) { return std::fma(a, b, -c); }
 inline float NegMulAdd(float a, float b, float c) { return std::fma(-a, b, c); }
 
 }  // namespace scalar_lanes
+
+// As pairs_inl.h has them.
+inline void load_pairs(scalar_lanes::FloatTag, const float* from, float& re, float& im) {
+  re = from[0];
+  im = from[1];
+}
+inline void store_pairs(scalar_lanes::FloatTag, float re, float im, float* to) {
+  to[0] = re;
+  to[1] = im;
+}
+inline float reverse(scalar_lanes::FloatTag, float v) { return v; }
+inline void store_past(scalar_lanes::FloatTag, float v, float* to) { *to = v; }
+inline void flush_past() {}
 }  // namespace
 }  // namespace graft
