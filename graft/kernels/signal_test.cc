@@ -27,15 +27,16 @@ double norm(const std::vector<float>& x) {
 
 TEST(Signal, Conv1dByItsDefinition) {
   test::TestContext t(2);
-  for (const auto& [n, k] : {std::pair{1, 1},
-                             {3, 9},
-                             {40, 32},
-                             {777, 33},
-                             {9000, 31},
-                             {20001, 128},
-                             {5000, 129},
-                             {20001, 1000},
-                             {300, 2000}}) {
+  for (const auto& shape : {std::pair{1, 1},
+                            {3, 9},
+                            {40, 32},
+                            {777, 33},
+                            {9000, 31},
+                            {20001, 128},
+                            {5000, 129},
+                            {20001, 1000},
+                            {300, 2000}}) {
+    const int64_t n = shape.first, k = shape.second;
     for (const Padding padding : {Padding::kZero, Padding::kReflect, Padding::kCircular}) {
       if (padding == Padding::kReflect && k / 2 >= n) continue;
       const auto x = test::random_values<float>(n, 1), w = test::random_values<float>(k, 2);
@@ -47,7 +48,8 @@ TEST(Signal, Conv1dByItsDefinition) {
         double want = 0;
         for (int64_t j = 0; j < k; ++j)
           want += static_cast<double>(w[static_cast<size_t>(j)]) * padded(x, i - k / 2 + j, padding);
-        ASSERT_NEAR(y[static_cast<size_t>(i)], want, 2e-6 * norm(w) * std::sqrt(k)) << n << " " << k << " at " << i;
+        ASSERT_NEAR(y[static_cast<size_t>(i)], want, 2e-6 * norm(w) * std::sqrt(static_cast<double>(k)))
+            << n << " " << k << " at " << i;
       }
     }
   }
@@ -55,7 +57,8 @@ TEST(Signal, Conv1dByItsDefinition) {
 
 TEST(Signal, LinearConvolutions) {
   test::TestContext t(3);
-  for (const auto& [n, k] : {std::pair{1, 1}, {1, 300}, {7, 3}, {300, 65}, {1000, 256}, {50000, 500}, {2000, 3000}}) {
+  for (const auto& shape : {std::pair{1, 1}, {1, 300}, {7, 3}, {300, 65}, {1000, 256}, {50000, 500}, {2000, 3000}}) {
+    const int64_t n = shape.first, k = shape.second;
     const auto x = test::random_values<float>(n, 3), h = test::random_values<float>(k, 4);
     const auto check = [&](const std::vector<float>& y) {
       for (int64_t i = 0; i < static_cast<int64_t>(y.size()); i += n * k < 100000 ? 1 : 97) {
@@ -91,8 +94,9 @@ TEST(Signal, LengthsOfTransforms) {
 
 TEST(Signal, Correlations) {
   test::TestContext t(2);
-  for (const auto& [n, m] :
+  for (const auto& shape :
        {std::pair{1, 1}, {7, 3}, {3, 7}, {200, 150}, {600, 700}, {5000, 40}, {40, 5000}, {3000, 3000}}) {
+    const int64_t n = shape.first, m = shape.second;
     for (const bool normalize : {false, true}) {
       auto a = test::random_values<float>(n, 5), b = test::random_values<float>(m, 6);
       for (float& v : a) v += 0.3f;
@@ -102,8 +106,8 @@ TEST(Signal, Correlations) {
       cross_correlation(t.context, plan.get(), a, b, normalize, y);
       double mean_a = 0, mean_b = 0, aa = 0, bb = 0;
       if (normalize) {
-        for (const float v : a) mean_a += static_cast<double>(v) / n;
-        for (const float v : b) mean_b += static_cast<double>(v) / m;
+        for (const float v : a) mean_a += static_cast<double>(v) / static_cast<double>(n);
+        for (const float v : b) mean_b += static_cast<double>(v) / static_cast<double>(m);
       }
       for (const float v : a) aa += (v - mean_a) * (v - mean_a);
       for (const float v : b) bb += (v - mean_b) * (v - mean_b);
