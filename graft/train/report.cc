@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "graft/base/file.h"
+#include "graft/train/html_page.h"
 #include "graft/train/metrics.h"
 #include "graft/train/report_page.h"
 
@@ -54,38 +55,6 @@ Json columns_of(const std::vector<Json>& lines, const char* key, const std::vect
     }
   }
   return columns;
-}
-
-// "</script>" and "<!--" in a name must not end the script.
-std::string script_safe(const std::string& json) {
-  std::string out;
-  for (const char c : json) {
-    if (c == '<') {
-      out += "\\u003c";
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
-
-std::string html_text(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '<') {
-      out += "&lt;";
-    } else if (c == '&') {
-      out += "&amp;";
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
-
-void replace_mark(std::string& page, std::string_view mark, const std::string& with) {
-  const size_t at = page.find(mark);
-  if (at != std::string::npos) page.replace(at, mark.size(), with);
 }
 
 Json settings_of(const TrainConfig& config) {
@@ -159,10 +128,7 @@ std::string report_html(const Report& r) {
                              kMaxPoints);
   data["eval"] = columns_of(r.metrics, "eval_loss", {"eval_loss"}, kMaxPoints);
   data["settings"] = settings_of(r.config);
-  std::string page = kReportPage;
-  replace_mark(page, "<!--TITLE-->", html_text(r.title) + " – graft");
-  replace_mark(page, "/*DATA*/null", script_safe(data.dump(-1, ' ', false, Json::error_handler_t::replace)));
-  return page;
+  return html_page(kReportPage, r.title + " – graft", data);
 }
 
 void write_report(const std::string& folder, const TrainConfig& config,

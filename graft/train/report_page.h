@@ -2,8 +2,7 @@
 
 namespace graft {
 
-// The page around a report's data: HTML, style and script, without any other file. The marks <!--TITLE--> and /*DATA*/
-// are replaced by report_html.
+// The page around a report's data: HTML and script, for html_page.
 extern const char kReportPage[];
 
 }  // namespace graft
