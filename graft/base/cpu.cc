@@ -81,6 +81,9 @@ std::atomic<int>& in_force() {
   return level;
 }
 
+constexpr int kNoCap = 1000;
+thread_local int thread_cap = kNoCap;
+
 // Cores' worth of time a control group grants, or infinity.
 double cgroup_quota() {
   double quota = INFINITY;
@@ -104,7 +107,12 @@ CpuLevel cpu_level_detected() {
   return level;
 }
 
-CpuLevel cpu_level() { return static_cast<CpuLevel>(in_force().load(std::memory_order_relaxed)); }
+CpuLevel cpu_level() { return static_cast<CpuLevel>(std::min(in_force().load(std::memory_order_relaxed), thread_cap)); }
+
+CpuLevelScope::CpuLevelScope(CpuLevel level) : kept_(thread_cap) {
+  thread_cap = std::min(kept_, static_cast<int>(level));
+}
+CpuLevelScope::~CpuLevelScope() { thread_cap = kept_; }
 
 std::vector<CpuLevel> cpu_levels_available() {
   std::vector<CpuLevel> levels = {CpuLevel::kScalar};

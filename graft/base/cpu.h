@@ -24,6 +24,19 @@ std::vector<CpuLevel> cpu_levels_available();
 void cap_cpu_level(std::string_view name);
 void set_cpu_level(CpuLevel level);
 
+// Caps the level for this thread while alive: what a router runs a call under. Never raises it. Other threads keep
+// theirs; kernels choose their code on the thread that calls them.
+class CpuLevelScope {
+ public:
+  explicit CpuLevelScope(CpuLevel level);
+  ~CpuLevelScope();
+  CpuLevelScope(const CpuLevelScope&) = delete;
+  CpuLevelScope& operator=(const CpuLevelScope&) = delete;
+
+ private:
+  int kept_;
+};
+
 bool cpu_has_bf16_dot();  // cpu_level() is avx512_bf16 or amx
 bool cpu_has_amx();
 bool cpu_has_fma();  // hardware fused multiply-add (detected): selects which build of the scalar reference runs

@@ -44,7 +44,7 @@ struct ThreadPool::State {
   alignas(64) int64_t num_tasks = 0;
   Call call = nullptr;
   void* closure = nullptr;
-  int num_threads = 1;
+  int num_threads = 1, limit = 1;
   std::vector<std::thread> threads;
 
   void work(int worker) {
@@ -73,7 +73,7 @@ struct ThreadPool::State {
       }
       ++seen;
       if (stop.load(std::memory_order_relaxed)) return;
-      work(worker);
+      if (worker < limit) work(worker);
       finished.fetch_add(1, std::memory_order_release);
     }
   }
@@ -85,7 +85,7 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(int num_threads) : state_(std::make_unique<State>()) {
-  state_->num_threads = std::max(1, num_threads);
+  state_->num_threads = state_->limit = std::max(1, num_threads);
   for (int i = 1; i < state_->num_threads; ++i) {
     state_->threads.emplace_back([state = state_.get(), i] { state->loop(i); });
   }
@@ -97,11 +97,16 @@ ThreadPool::~ThreadPool() {
   for (std::thread& thread : state_->threads) thread.join();
 }
 
-int ThreadPool::num_threads() const { return state_->num_threads; }
+int ThreadPool::num_threads() const { return state_->limit; }
+
+ThreadLimit::ThreadLimit(ThreadPool& pool, int threads) : pool_(&pool), kept_(pool.state_->limit) {
+  pool.state_->limit = std::clamp(threads, 1, kept_);
+}
+ThreadLimit::~ThreadLimit() { pool_->state_->limit = kept_; }
 
 void ThreadPool::run(int64_t num_tasks, Call call, void* closure) noexcept {
   if (num_tasks <= 0) return;
-  if (state_->num_threads == 1 || num_tasks == 1 || inside_region) {
+  if (state_->limit == 1 || num_tasks == 1 || inside_region) {
     const bool was_inside = inside_region;
     const KeepSubnormals keep;
     inside_region = true;

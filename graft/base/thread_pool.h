@@ -16,7 +16,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int num_threads() const;
+  int num_threads() const;  // those that work: what a ThreadLimit leaves
 
   // Calls f(task, worker) once for every task in [0, num_tasks); tasks are handed out in ascending order, worker is in
   // [0, num_threads). Returns when all are done. f must not throw. Nothing is allocated.
@@ -29,10 +29,24 @@ class ThreadPool {
   }
 
  private:
+  friend class ThreadLimit;
   using Call = void (*)(void*, int64_t, int);
   void run(int64_t num_tasks, Call call, void* closure) noexcept;
   struct State;
   std::unique_ptr<State> state_;
+};
+
+// Keeps all but `threads` workers of a pool from taking tasks while alive; more than there are is no limit. For the thread that calls parallel().
+class ThreadLimit {
+ public:
+  ThreadLimit(ThreadPool& pool, int threads);
+  ~ThreadLimit();
+  ThreadLimit(const ThreadLimit&) = delete;
+  ThreadLimit& operator=(const ThreadLimit&) = delete;
+
+ private:
+  ThreadPool* pool_;
+  int kept_;
 };
 
 // Gradual underflow on for this thread while alive (flush-to-zero and denormals-are-zero off); restored afterwards.

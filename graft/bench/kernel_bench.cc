@@ -33,6 +33,17 @@ double output_bytes(const KernelCall& call) {
   return bytes;
 }
 
+// Bytes of the outputs that are an input moved on: parameters, states, grids. Such kernels write where they read.
+double shared_bytes(const KernelCall& call) {
+  double bytes = 0;
+  for (const auto& [name, tensor] : call.outputs()) {
+    const auto input = call.inputs().find(name);
+    if (input != call.inputs().end() && input->second.bytes() == tensor.bytes())
+      bytes += static_cast<double>(tensor.bytes());
+  }
+  return bytes;
+}
+
 // The example of about `elements`. Error where its tensors would take more than kMostBytes, which a small one foretells.
 KernelCall example_of(const KernelInfo& kernel, int64_t elements, uint64_t seed) {
   constexpr int64_t kSmall = 65536;
@@ -138,8 +149,14 @@ KernelBench::Team& KernelBench::team(int threads) {
 }
 ThreadPool& KernelBench::pool(int threads) { return team(threads).pool; }
 BandwidthRoofs& KernelBench::roofs(int threads) { return team(threads).roofs; }
+double KernelBench::peak(int threads) {
+  std::vector<double> tries(50);
+  for (double& each : tries) each = team(threads).fma.measure();
+  std::sort(tries.begin(), tries.end());
+  return tries[tries.size() - 2];
+}
 
-void KernelBench::prepare(const KernelInfo& kernel, const BenchSize& size, uint64_t seed) {
+void KernelBench::prepare(const KernelInfo& kernel, const BenchSize& size, uint64_t seed, bool with_reference) {
   kernel_ = &kernel;
   size_ = size;
   elements_ = size.elements;
@@ -156,21 +173,24 @@ void KernelBench::prepare(const KernelInfo& kernel, const BenchSize& size, uint6
     call_ = {};
     call_ = example_of(kernel, elements_, seed);
   }
-  const LevelGuard guard;
-  std::vector<CpuLevel> levels = cpu_levels_available();
   Context& context = team(usable_cores()).context;
   context.reserve(kernel.prepare(call_));
+  wanted_.clear();
+  if (!with_reference) return;
+  const LevelGuard guard;
+  const std::vector<CpuLevel> levels = cpu_levels_available();
   const bool long_scalar = kernel.flops(call_) > kScalarOperations && levels.size() > 1;
   set_cpu_level(levels[long_scalar ? 1 : 0]);
   kernel.run(context, call_);
-  wanted_.clear();
   for (const auto& [name, tensor] : call_.outputs())
     wanted_[name].assign(tensor.data.data(), tensor.data.data() + tensor.bytes());
 }
 
 void KernelBench::compare(const TimingOptions& options) const {
   for (const auto& [name, tensor] : call_.outputs()) {
-    const std::vector<std::byte>& want = wanted_.find(name)->second;
+    const auto reference = wanted_.find(name);
+    if (reference == wanted_.end()) continue;
+    const std::vector<std::byte>& want = reference->second;
     const auto differs = [&, output = std::string_view(name)](const std::string& how) {
       fail("{} {} under {} with {} threads: output {} {}; please report this", kernel_->name, size_.label,
            options.variant, options.threads, output, how);
@@ -210,9 +230,10 @@ KernelTiming KernelBench::time(const TimingOptions& options) {
   r.kernel = kernel_->name, r.domain = kernel_->domain, r.variant = options.variant, r.size = size_.label;
   r.elements = elements_, r.shape = inputs_text(call_), r.threads = options.threads;
   r.bytes = kernel_->bytes(call_), r.flops = kernel_->flops(call_);
-  const double written = std::min(output_bytes(call_), r.bytes);
-  const Mix mix = mix_of(r.bytes - written, written);
-  const double working_set = std::min(tensor_bytes(call_), r.bytes);
+  const double written = std::min(output_bytes(call_), r.bytes), shared = shared_bytes(call_);
+  const bool in_place = 2 * shared > written;
+  const Mix mix = mix_of(r.bytes - written, written, in_place);
+  const double working_set = std::min(tensor_bytes(call_), r.bytes) - (in_place ? shared : 0);
   first = std::min(first, seconds_of(1));
   const int64_t calls = std::max<int64_t>(1, std::llround(kSampleSeconds / std::max(first, 1e-9)));
 
@@ -252,6 +273,41 @@ KernelTiming KernelBench::time(const TimingOptions& options) {
     r.limit_share = r.bound_ns / r.median_ns;
   }
   return r;
+}
+
+std::vector<double> KernelBench::compete(const std::vector<RouteChoice>& choices, double seconds, double drop) {
+  int most = 1;
+  for (const RouteChoice& c : choices) most = std::max(most, c.threads);
+  Team& t = team(most);  // one pool for all, as where a router is in force
+  t.context.reserve(kernel_->prepare(call_));
+  const auto seconds_of = [&](const RouteChoice& choice, int64_t calls) {
+    const RouteScope scope(choice, t.pool);
+    const auto start = Clock::now();
+    for (int64_t i = 0; i < calls; ++i) kernel_->run(t.context, call_);
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  const auto begin = Clock::now();
+  const auto spent = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
+  kernel_->run(t.context, call_);  // touches the outputs
+  std::vector<double> first(choices.size());
+  for (size_t i = 0; i < choices.size(); ++i) {
+    first[i] = seconds_of(choices[i], 1);
+    if (first[i] < 1e-3) first[i] = std::min(first[i], seconds_of(choices[i], 1));
+  }
+  const double quickest = *std::min_element(first.begin(), first.end());
+  std::vector<std::vector<double>> samples(choices.size());
+  for (int round = 0; round < 3 || (spent() < seconds && round < 200); ++round) {
+    if (round > 0 && spent() > 3 * seconds) break;  // long calls
+    for (size_t i = 0; i < choices.size(); ++i) {
+      if (first[i] > drop * quickest) continue;
+      const auto calls = std::max<int64_t>(1, std::llround(kSampleSeconds / std::max(first[i], 1e-9)));
+      samples[i].push_back(seconds_of(choices[i], calls) / static_cast<double>(calls));
+    }
+  }
+  std::vector<double> ns(choices.size());
+  for (size_t i = 0; i < choices.size(); ++i)
+    ns[i] = 1e9 * (samples[i].empty() ? first[i] : Spread::of(samples[i]).median);
+  return ns;
 }
 
 }  // namespace graft

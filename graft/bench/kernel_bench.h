@@ -10,6 +10,7 @@
 #include "graft/base/thread_pool.h"
 #include "graft/bench/machine.h"
 #include "graft/bench/roofs.h"
+#include "graft/graph/router.h"
 #include "graft/kernels/registry.h"
 
 namespace graft {
@@ -57,14 +58,19 @@ class KernelBench {
   ~KernelBench();
   // Makes the inputs and what a variant's result is compared with: the scalar reference's, or under 2 G operations' worth of scalar
   // time the next best. Throws Error where the kernel refuses the call, or where it would need more than 1 GiB.
-  void prepare(const KernelInfo& kernel, const BenchSize& size, uint64_t seed = 0);
+  void prepare(const KernelInfo& kernel, const BenchSize& size, uint64_t seed = 0, bool with_reference = true);
   // Error where the result differs from the reference's: in a bit, or for a kernel outside the contract by more than 1e-4 of the value plus 1e-5 of
   // the largest.
   KernelTiming time(const TimingOptions& options);
+  // The time of a call for each choice, in ns, all in turns for about `seconds`: their medians. What takes more than `drop` times the quickest in a first
+  // round is left out of the rest and keeps that round's time. Nothing is compared.
+  std::vector<double> compete(const std::vector<RouteChoice>& choices, double seconds, double drop);
+
   const KernelCall& call() const { return call_; }
   int64_t elements() const { return elements_; }
   ThreadPool& pool(int threads);
   BandwidthRoofs& roofs(int threads);
+  double peak(int threads);  // GFLOP/s of multiply-adds: the second best of many short tries, now
 
  private:
   struct Team;

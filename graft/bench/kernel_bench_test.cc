@@ -39,6 +39,8 @@ TEST(KernelBench, MixesAreNamedByTheirNearest) {
   EXPECT_EQ(mix_of(4, 4), Mix::kCopy);
   EXPECT_EQ(mix_of(16, 12), Mix::kCopy);
   EXPECT_EQ(mix_of(0, 4), Mix::kWrite);
+  EXPECT_EQ(mix_of(4, 4, true), Mix::kUpdate);
+  EXPECT_EQ(mix_of(8, 4, true), Mix::kAccumulate);
 }
 
 TEST(KernelBench, TimesEveryVariantAndThreadCountWithItsBound) {

@@ -128,7 +128,25 @@ void write_as(float* y, int64_t n) noexcept {
 }
 void write(float* y, int64_t n, bool stream) noexcept { stream ? write_as<true>(y, n) : write_as<false>(y, n); }
 
-constexpr MachineTable kMachineTable = {fma, kChains* kLanes * 2, read, sum, copy, triad, write};
+void update(float* y, int64_t n) noexcept {
+  const hn::ScalableTag<float> d;
+  const auto c = hn::Set(d, 0.999f);
+  for (int64_t i = 0; i < n; i += 4 * kLanes) {
+    for (int64_t k = 0; k < 4; ++k) hn::Store(hn::Mul(c, hn::Load(d, y + i + k * kLanes)), d, y + i + k * kLanes);
+  }
+}
+void accumulate(const float* a, float* y, int64_t n) noexcept {
+  const hn::ScalableTag<float> d;
+  const auto c = hn::Set(d, 0.5f);
+  for (int64_t i = 0; i < n; i += 4 * kLanes) {
+    for (int64_t k = 0; k < 4; ++k) {
+      float* to = y + i + k * kLanes;
+      hn::Store(hn::MulAdd(c, hn::Load(d, a + i + k * kLanes), hn::Load(d, to)), d, to);
+    }
+  }
+}
+
+constexpr MachineTable kMachineTable = {fma, kChains* kLanes * 2, read, sum, copy, triad, write, update, accumulate};
 
 }  // namespace
 }  // namespace graft::HWY_NAMESPACE

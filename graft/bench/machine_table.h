@@ -15,6 +15,8 @@ struct MachineTable {
   void (*copy)(const float* a, float* y, int64_t n, bool stream) noexcept;
   void (*triad)(const float* a, const float* b, float* y, int64_t n, bool stream) noexcept;
   void (*write)(float* y, int64_t n, bool stream) noexcept;
+  void (*update)(float* y, int64_t n) noexcept;                      // y = c y
+  void (*accumulate)(const float* a, float* y, int64_t n) noexcept;  // y += c a
 };
 
 const MachineTable* machine_simd() noexcept;                    // null: scalar loops

@@ -20,7 +20,13 @@ constexpr double kSlice =
 
 std::atomic<float> kept;  // where results go, so that no loop is dropped
 
-int arrays_of(Mix mix) { return mix == Mix::kTriad ? 3 : mix == Mix::kCopy ? 2 : 1; }
+struct MixShape {
+  std::string_view name;
+  int arrays, moves;  // floats read and written for each index
+};
+constexpr MixShape kMixes[] = {{"read", 1, 1},  {"copy", 2, 2},   {"triad", 3, 3},
+                               {"write", 1, 1}, {"update", 1, 2}, {"accumulate", 2, 3}};
+const MixShape& shape_of(Mix mix) { return kMixes[static_cast<size_t>(mix)]; }
 
 void scalar_pass(Mix mix, const float* a, const float* b, float* y, int64_t n) {
   if (mix == Mix::kRead) {
@@ -31,6 +37,10 @@ void scalar_pass(Mix mix, const float* a, const float* b, float* y, int64_t n) {
     std::memcpy(y, a, static_cast<size_t>(n) * sizeof(float));
   } else if (mix == Mix::kTriad) {
     for (int64_t i = 0; i < n; ++i) y[i] = a[i] + 0.5f * b[i];
+  } else if (mix == Mix::kUpdate) {
+    for (int64_t i = 0; i < n; ++i) y[i] *= 0.999f;
+  } else if (mix == Mix::kAccumulate) {
+    for (int64_t i = 0; i < n; ++i) y[i] += 0.5f * a[i];
   } else {
     std::memset(y, 0, static_cast<size_t>(n) * sizeof(float));
   }
@@ -38,14 +48,13 @@ void scalar_pass(Mix mix, const float* a, const float* b, float* y, int64_t n) {
 
 }  // namespace
 
-std::string_view mix_name(Mix mix) {
-  constexpr std::string_view kNames[] = {"read", "copy", "triad", "write"};
-  return kNames[static_cast<size_t>(mix)];
-}
+std::string_view mix_name(Mix mix) { return shape_of(mix).name; }
 
-Mix mix_of(double bytes_read, double bytes_written) {
+Mix mix_of(double bytes_read, double bytes_written, bool in_place) {
   const double share = bytes_written / std::max(1.0, bytes_read + bytes_written);
-  return share < 1.0 / 6 ? Mix::kRead : share < 5.0 / 12 ? Mix::kTriad : share < 3.0 / 4 ? Mix::kCopy : Mix::kWrite;
+  if (share < 1.0 / 6) return Mix::kRead;
+  if (in_place) return share < 5.0 / 12 ? Mix::kAccumulate : Mix::kUpdate;
+  return share < 5.0 / 12 ? Mix::kTriad : share < 3.0 / 4 ? Mix::kCopy : Mix::kWrite;
 }
 
 std::string_view memory_level(double bytes, int threads) {
@@ -65,7 +74,7 @@ BandwidthRoofs::BandwidthRoofs(ThreadPool& pool) : pool_(&pool) {
 
 double BandwidthRoofs::once(Mix mix, int64_t floats, bool other, int64_t passes) {
   const int threads = pool_->num_threads();
-  const int arrays = arrays_of(mix);
+  const int arrays = shape_of(mix).arrays;
   std::atomic<int> arrived = 0;
   const auto start = Clock::now();
   pool_->parallel(threads, [&](int64_t thread, int) {
@@ -86,17 +95,21 @@ double BandwidthRoofs::once(Mix mix, int64_t floats, bool other, int64_t passes)
         table_->copy(a, y, floats, other);
       } else if (mix == Mix::kTriad) {
         table_->triad(a, b, y, floats, other);
+      } else if (mix == Mix::kUpdate) {
+        table_->update(y, floats);
+      } else if (mix == Mix::kAccumulate) {
+        table_->accumulate(a, y, floats);
       } else {
         table_->write(y, floats, other);
       }
     }
   });
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  return 4e-9 * static_cast<double>(threads * arrays * floats * passes) / seconds;
+  return 4e-9 * static_cast<double>(threads * shape_of(mix).moves * floats * passes) / seconds;
 }
 
 double BandwidthRoofs::measure(Mix mix, double working_set_bytes) {
-  const int threads = pool_->num_threads(), arrays = arrays_of(mix);
+  const int threads = pool_->num_threads(), arrays = shape_of(mix).arrays;
   const double most = 8 * static_cast<double>(cache_sizes().last);
   const double bytes = std::clamp(working_set_bytes, 4096.0 * threads * arrays, most);
   // Steps of a quarter of a power of two share their number of passes.
@@ -111,7 +124,7 @@ double BandwidthRoofs::measure(Mix mix, double working_set_bytes) {
   const auto entry = passes_.try_emplace({mix, floats}, 1);
   const auto at = entry.first;
   const bool is_new = entry.second;
-  const double pass_bytes = 4.0 * static_cast<double>(threads * arrays * floats);
+  const double pass_bytes = 4.0 * static_cast<double>(threads * shape_of(mix).moves * floats);
   const auto best = [&] {  // of both ways and two tries: what other work held up does not count
     double rate = 0;
     for (const bool other : {false, true, false, true}) rate = std::max(rate, once(mix, floats, other, at->second));

@@ -15,9 +15,11 @@ namespace graft {
 struct MachineTable;
 
 // How a kernel moves its bytes: the roofs of bandwidth are measured for the same mix.
-enum class Mix : uint8_t { kRead, kCopy, kTriad, kWrite };  // reads : writes as 1 : 0, 1 : 1, 2 : 1, 0 : 1
+// Reads : writes as 1 : 0, 1 : 1, 2 : 1, 0 : 1; then the two that write where they read, 1 : 1 in one array and 2 : 1 in two, which need no second
+// line for a write and stay in a smaller cache.
+enum class Mix : uint8_t { kRead, kCopy, kTriad, kWrite, kUpdate, kAccumulate };
 std::string_view mix_name(Mix mix);
-Mix mix_of(double bytes_read, double bytes_written);  // the nearest
+Mix mix_of(double bytes_read, double bytes_written, bool in_place = false);  // the nearest
 
 // "L1", "L2", "L3" or "memory": where a working set of that many bytes lies, shared by so many threads.
 std::string_view memory_level(double bytes, int threads);

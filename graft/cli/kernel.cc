@@ -8,6 +8,7 @@
 #include "graft/base/json.h"
 #include "graft/bench/kernel_check.h"
 #include "graft/cli/common.h"
+#include "graft/kernels/algorithm.h"
 #include "graft/kernels/registry.h"
 
 namespace graft {
@@ -22,6 +23,26 @@ PerElement per_element(const KernelInfo& kernel) {
   KernelCall call;
   kernel.example(call, kSize, 0);
   return {kernel.bytes(call) / kSize, kernel.flops(call) / kSize};
+}
+
+// What a kernel reads and writes, by its example, and the rule that chooses it.
+void add_example(const KernelInfo& kernel, Json& row) {
+  KernelCall call;
+  kernel.example(call, 4096, 0);
+  kernel.prepare(call);
+  const auto tensors = [](const auto& map) {
+    Json list = Json::array();
+    for (const auto& [name, t] : map)
+      list.push_back({{"name", name}, {"dtype", dtype_name(t.dtype)}, {"shape", t.shape}});
+    return list;
+  };
+  row["inputs"] = tensors(call.inputs());
+  row["outputs"] = tensors(call.outputs());
+  row["parameters"] = call.parameters();
+  row["outside_contract"] = kernel.outside_contract;
+  const AlgorithmRule* rule = algorithm_rule_of(kernel.name);
+  row["operation"] = rule != nullptr ? rule->operation : "";
+  row["rule"] = rule != nullptr ? rule->rule : "";
 }
 
 void add_list(CLI::App& group) {
@@ -43,6 +64,7 @@ void add_list(CLI::App& group) {
                         {"bytes", cost.bytes},
                         {"flops", cost.flops},
                         {"variants", kernel_variants()}});
+        add_example(k, list.back());
       }
       fmt::print("{}\n", Json{{"kernels", list}}.dump());
       return;
@@ -144,11 +166,15 @@ void add_check(CLI::App& group) {
 }  // namespace
 
 void add_kernel(CLI::App& app) {
-  auto* group = app.add_subcommand("kernel", "The kernel suite: list it, compare it with golden files, time it");
+  auto* group =
+      app.add_subcommand("kernel", "The kernel suite: list it, compare it with golden files, time it, route it");
   group->require_subcommand(1);
   add_list(*group);
   add_check(*group);
   add_kernel_bench(*group);
+  add_kernel_page(*group);
+  add_kernel_tune(*group);
+  add_kernel_route(*group);
 }
 
 }  // namespace graft

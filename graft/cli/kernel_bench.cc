@@ -6,8 +6,11 @@
 #include <set>
 
 #include "graft/base/error.h"
+#include "graft/base/file.h"
 #include "graft/base/json.h"
 #include "graft/bench/kernel_check.h"
+#include "graft/bench/kernel_page.h"
+#include "graft/bench/kernel_tune.h"
 #include "graft/cli/common.h"
 #include "graft/cli/kernel.h"
 
@@ -18,7 +21,8 @@ struct BenchFlags {
   CommonFlags common;
   std::vector<std::string> names, domains, sizes = {"64K", "1M", "10M"}, variants;
   std::vector<std::string> threads;
-  bool quick = false, serve = false;
+  std::string html;
+  bool routed = false, serve = false;
   double seconds = 0.1;
 };
 
@@ -53,7 +57,7 @@ Json machine_json(KernelBench& bench, const std::vector<int>& threads) {
     for (const RoofFigure& f : measure_roofs(bench.pool(n), bench.roofs(n)))
       roofs.push_back(
           {{"threads", n}, {"level", f.level}, {"mix", mix_name(f.mix)}, {"bytes", f.bytes}, {"gbps", f.gbps}});
-    roofs.push_back({{"threads", n}, {"level", "FMA"}, {"gflops", measure_fma_gflops(bench.pool(n))}});
+    roofs.push_back({{"threads", n}, {"level", "FMA"}, {"gflops", bench.peak(n)}});
   }
   return {{"cpu", cpu_model_name()}, {"level", cpu_level_name(cpu_level())},
           {"cores", usable_cores()}, {"l1", cache.l1},
@@ -143,6 +147,64 @@ void serve() {
   }
 }
 
+// The router's choice beside every other, for each kernel and size.
+void bench_routed(const BenchFlags& flags, const std::vector<const KernelInfo*>& kernels, std::vector<BenchSize> sizes,
+                  int threads) {
+  if (sizes.empty()) {
+    for (const int64_t n : routed_sizes()) sizes.push_back({fmt::format("{}", n), n, 0});
+  }
+  KernelBench bench;
+  Router router = Router::of_this_machine();
+  router.set_constants(measure_constants(bench, threads));
+  Json results = Json::array();
+  std::vector<double> distances;
+  int64_t estimated = 0;
+  for (const KernelInfo* kernel : kernels) {
+    for (const BenchSize& size : sizes) {
+      try {
+        bench.prepare(*kernel, size, flags.common.seed, /*with_reference=*/false);
+      } catch (const Error& e) {
+        fmt::print(stderr, "error: {}\n", e.what());
+        continue;
+      }
+      const RoutedTiming r = compare_route(bench, *kernel, router, threads, flags.seconds);
+      distances.push_back(r.distance());
+      estimated += r.measured ? 0 : 1;
+      results.push_back({{"kernel", r.kernel},
+                         {"size", r.elements},
+                         {"variant", cpu_level_name(r.routed.level)},
+                         {"threads", r.routed.threads},
+                         {"ns", r.routed.ns},
+                         {"best_variant", cpu_level_name(r.best.level)},
+                         {"best_threads", r.best.threads},
+                         {"best_ns", r.best.ns},
+                         {"distance", r.distance()},
+                         {"measured", r.measured}});
+      if (!flags.common.json) {
+        fmt::print("{:<34} {:>9} {:<12} {:>2} {:>10}   best {:<12} {:>2} {:>10}  +{:.1f} %\n", r.kernel, r.elements,
+                   cpu_level_name(r.routed.level), r.routed.threads, time_text(r.routed.ns),
+                   cpu_level_name(r.best.level), r.best.threads, time_text(r.best.ns), 100 * r.distance());
+      }
+    }
+  }
+  GRAFT_CHECK(!distances.empty(), "nothing could be timed");
+  const auto within = std::count_if(distances.begin(), distances.end(), [](double d) { return d <= 0.05; });
+  const double share = static_cast<double>(within) / static_cast<double>(distances.size());
+  const double median = Spread::of(distances).median;
+  if (flags.common.json) {
+    fmt::print("{}\n", Json{{"results", results},
+                            {"buckets", distances.size()},
+                            {"within_5_percent", share},
+                            {"median_distance", median},
+                            {"estimated", estimated}}
+                           .dump());
+  } else {
+    fmt::print("{} buckets: {:.1f} % within 5 % of the best, median {:.2f} % from it{}\n", distances.size(),
+               100 * share, 100 * median,
+               estimated > 0 ? fmt::format("; {} by the estimate (graft kernel tune measures them)", estimated) : "");
+  }
+}
+
 }  // namespace
 
 void add_kernel_bench(CLI::App& group) {
@@ -167,13 +229,16 @@ void add_kernel_bench(CLI::App& group) {
       ->check(CLI::Range(0.001, 60.0))
       ->capture_default_str()
       ->type_name("S");
+  command->add_flag("--routed", flags->routed,
+                    "How far the router's choice is from the best, at sizes from 256 to 10M (or those of --sizes)");
+  command->add_option("--html", flags->html, "Write a page of the results too")->type_name("FILE");
   command->add_flag("--serve", flags->serve,
                     "Answer requests on standard input, one JSON object a line, for scripts that time peers in turns");
   command->add_option("--seed", flags->common.seed, "Names the inputs")->capture_default_str()->type_name("N");
   command->add_flag("--json", flags->common.json, "Print JSON on standard output and nothing else");
   command->add_flag("--quiet", flags->common.quiet, "Print errors only");
   command->footer("Example:\n  graft kernel bench softmax_stable --sizes 1M,10M --threads 1,2");
-  command->callback([flags] {
+  command->callback([flags, command] {
     if (flags->serve) return serve();
     flags->names.insert(flags->names.end(), flags->domains.begin(), flags->domains.end());
     std::vector<const KernelInfo*> kernels;
@@ -196,6 +261,9 @@ void add_kernel_bench(CLI::App& group) {
       for (const CpuLevel level : kernel_levels(v)) variants.emplace_back(cpu_level_name(level));
     }
 
+    if (flags->routed)
+      return bench_routed(*flags, kernels, command->count("--sizes") > 0 ? sizes : std::vector<BenchSize>(),
+                          threads.back());
     KernelBench bench;
     const Json machine = machine_json(bench, threads);
     const bool json = flags->common.json;
@@ -232,9 +300,25 @@ void add_kernel_bench(CLI::App& group) {
         }
       }
     }
-    if (json) fmt::print("{}\n", Json{{"machine", machine}, {"results", results}, {"errors", errors}}.dump());
+    const Json whole = {{"machine", machine}, {"results", results}, {"errors", errors}};
+    if (json) fmt::print("{}\n", whole.dump());
+    if (!flags->html.empty()) write_file(flags->html, kernel_page(whole));
     if (!errors.empty()) throw ExitCode{1};
   });
+}
+
+void add_kernel_page(CLI::App& group) {
+  struct Flags {
+    std::string report, html;
+  };
+  auto flags = std::make_shared<Flags>();
+  auto* command = group.add_subcommand("page", "A page of a benchmark's results, for a browser");
+  command->add_option("report", flags->report, "What kernel bench --json printed, or ./dev bench kernels wrote")
+      ->required()
+      ->type_name("FILE");
+  command->add_option("--html", flags->html, "File to write")->required()->type_name("FILE");
+  command->footer("Example:\n  graft kernel page kernels.json --html kernels.html");
+  command->callback([flags] { write_file(flags->html, kernel_page(read_json(flags->report))); });
 }
 
 }  // namespace graft

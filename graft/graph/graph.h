@@ -58,6 +58,8 @@ struct Op {
   double (*flops)(const class Graph&, const Node&, const RunSizes& sizes) = nullptr;  // 0 where it does not matter
   // Reserves, on the thread that will run the plan, what `run` keeps on the host beside scratch.
   void (*prepare)(const class Graph&, const Node&, const RunSizes& capacity) = nullptr;
+  // The kernel of the suite that an f32 node runs, by whose table the router chooses its variant and threads; null: the widest, and all.
+  const char* kernel = nullptr;
 };
 
 enum class ValueKind : uint8_t {

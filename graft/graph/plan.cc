@@ -1,7 +1,9 @@
 #include "graft/graph/plan.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -10,6 +12,7 @@
 
 #include "graft/base/error.h"
 #include "graft/kernels/optimizer.h"
+#include "graft/kernels/registry.h"
 
 namespace graft {
 namespace {
@@ -38,6 +41,7 @@ Plan Plan::compile(const Graph& graph, const PlanOptions& options) {
     if (node.op->scratch != nullptr)
       plan.scratch_.merge(node.op->scratch(plan.graph_, node, options.capacity, options.num_threads));
   }
+  plan.choose_routes();
   if (graph.dtype() == DType::kF64) plan.scratch_.shared *= 2, plan.scratch_.per_worker *= 2;
   const char* debug = std::getenv("GRAFT_DEBUG");
   plan.debug_ = debug != nullptr && std::strcmp(debug, "ops") == 0;
@@ -233,10 +237,47 @@ void Plan::run(Context& context, const RunInputs& inputs) const {
   const Run run(*this, context, inputs);
   const KeepSubnormals keep;
   if (!inputs.node_seconds.empty()) return run_timed(run, inputs.node_seconds);
-  for (const Node& node : graph_.nodes()) {
-    node.op->run(run, node);
-    if (debug_) check_finite(run, node);
+  for (size_t i = 0; i < graph_.nodes().size(); ++i) {
+    run_node(run, i);
+    if (debug_) check_finite(run, graph_.nodes()[i]);
   }
+}
+
+void Plan::choose_routes() {
+  routes_.resize(graph_.nodes().size());
+  if (graph_.dtype() == DType::kF64) return;
+  std::map<const KernelInfo*, std::pair<double, double>> costs;  // bytes and operations of an element
+  for (size_t i = 0; i < routes_.size(); ++i) {
+    const Node& node = graph_.nodes()[i];
+    const KernelInfo* kernel = node.op->kernel != nullptr ? find_kernel(node.op->kernel) : nullptr;
+    if (kernel == nullptr) continue;
+    const auto [cost, is_new] = costs.try_emplace(kernel);
+    if (is_new) {
+      constexpr int64_t kSmall = 4096;
+      KernelCall call;
+      kernel->example(call, kSmall, 0);
+      cost->second = {kernel->bytes(call) / kSmall, kernel->flops(call) / kSmall};
+    }
+    const auto [bytes, flops] = cost->second;
+    const Shape& shape = graph_.shape(node.outputs[0]);
+    const auto most = static_cast<uint64_t>(shape.rows(options_.capacity) * shape.columns);
+    for (int width = 0; width <= static_cast<int>(std::bit_width(most)); ++width) {
+      const double size = std::max(1.0, 0.75 * std::ldexp(1.0, width));  // the middle of the bucket
+      routes_[i].push_back(
+          Router::of_this_machine()
+              .route(kernel->name, static_cast<int64_t>(size), bytes * size, flops * size, options_.num_threads)
+              .best);
+    }
+  }
+}
+
+void Plan::run_node(const Run& run, size_t index) const {
+  const Node& node = graph_.nodes()[index];
+  const std::vector<RouteChoice>& routes = routes_[index];
+  if (routes.empty()) return node.op->run(run, node);
+  const auto size = static_cast<uint64_t>(run.rows(node.outputs[0]) * graph_.shape(node.outputs[0]).columns);
+  const RouteScope scope(routes[static_cast<size_t>(std::bit_width(size))], run.context().pool());
+  node.op->run(run, node);
 }
 
 void Plan::run_timed(const Run& run, std::span<double> seconds) const {
@@ -245,7 +286,7 @@ void Plan::run_timed(const Run& run, std::span<double> seconds) const {
               graph_.nodes().size(), seconds.size());
   for (size_t i = 0; i < seconds.size(); ++i) {
     const auto start = Clock::now();
-    graph_.nodes()[i].op->run(run, graph_.nodes()[i]);
+    run_node(run, i);
     seconds[i] = std::chrono::duration<double>(Clock::now() - start).count();
   }
 }

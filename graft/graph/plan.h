@@ -7,6 +7,7 @@
 
 #include "graft/base/view.h"
 #include "graft/graph/graph.h"
+#include "graft/graph/router.h"
 #include "graft/kernels/attention.h"
 #include "graft/kernels/context.h"
 #include "graft/kernels/gemm.h"
@@ -122,12 +123,16 @@ class Plan {
   friend class Run;
   void apply_recompute();
   void plan_arena();
+  void choose_routes();
+  void run_node(const Run& run, size_t index) const;
   void run_timed(const Run& run, std::span<double> seconds) const;
   void check_finite(const Run& run, const Node& node) const;
 
   Graph graph_;
   PlanOptions options_;
-  std::vector<void*> pointers_;   // per value
+  std::vector<void*> pointers_;  // per value
+  std::vector<std::vector<RouteChoice>>
+      routes_;  // per node with a kernel of the suite: by the bit width of its first output's elements
   std::vector<int64_t> offsets_;  // per value: in the arena, or -1
   size_t arena_bytes_ = 0;
   ScratchNeed scratch_;

@@ -20,7 +20,8 @@ void gradient(GradientBuilder& b, const Node& node) {
   }
 }
 
-const Op kAdd = {.name = "add", .run = typed<run_add<float>, run_add<double>>, .gradient = gradient};
+const Op kAdd = {
+    .name = "add", .run = typed<run_add<float>, run_add<double>>, .gradient = gradient, .kernel = "map_add"};
 
 }  // namespace
 

@@ -49,7 +49,8 @@ void gradient(GradientBuilder& b, const Node& node) {
   if (b.needs(x)) b.add(x, backward.outputs[0]);
 }
 
-const Op kRmsNorm = {.name = "rms_norm", .run = typed<run_norm<float>, run_norm<double>>, .gradient = gradient};
+const Op kRmsNorm = {
+    .name = "rms_norm", .run = typed<run_norm<float>, run_norm<double>>, .gradient = gradient, .kernel = "rms_norm"};
 
 }  // namespace
 

@@ -26,7 +26,8 @@ void run_rope(const Run& run, const Node& node) {
 
 void gradient(GradientBuilder& b, const Node& node);
 
-const Op kRope = {.name = "rope", .run = typed<run_rope<float>, run_rope<double>>, .gradient = gradient};
+const Op kRope = {
+    .name = "rope", .run = typed<run_rope<float>, run_rope<double>>, .gradient = gradient, .kernel = "rope_apply"};
 
 void gradient(GradientBuilder& b, const Node& node) {
   const Value dy = b.gradient(node.outputs[0]);
