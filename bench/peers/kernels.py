@@ -98,7 +98,7 @@ def load(path, prefix=""):
 def self_test(folder, names):
     """Every peer on golden cases with finite inputs of some size; exit 1 where one gives another result."""
     import numpy as np
-    from kernel_peers import PEERS, Case
+    from peer_case import PEERS, Case
     faults, checked = [], 0
     for path in sorted(pathlib.Path(folder).glob("*.safetensors")):
         if names and path.stem not in names:
@@ -154,7 +154,7 @@ def time_peer(call, seconds):
 
 def compare(graft, kernel, size, arguments, folder):
     """graft's and every peer's times for one kernel and size; the results, and notes on what could not be compared."""
-    from kernel_peers import PEERS, Case
+    from peer_case import PEERS, Case
     path = os.path.join(folder, "call.safetensors")
     first = graft.time(kernel, size, 0, dump=path, limit=False)
     if "error" in first:
@@ -218,9 +218,11 @@ def main():
         threads = {name: count for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")}
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **threads, **KEEP_MEMORY, "GRAFT_PEERS": "1"})
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+    import kernel_peers  # noqa: F401: the two fill the table
+    import kernel_peers_more  # noqa: F401
+    from peer_case import torch
     if arguments.self_test:
         sys.exit(self_test(arguments.self_test, arguments.name))
-    from kernel_peers import torch
     if torch is not None:
         torch.set_num_threads(arguments.threads)
     listed = json.loads(subprocess.run([arguments.graft, "kernel", "list", "--json"], capture_output=True, text=True, check=True).stdout)["kernels"]

@@ -175,20 +175,21 @@ function drawRoofs() {
   const at = r => Math.max(r.flops / r.bytes, x0 * 1.15), rate = r => Math.max(r.flops, at(r) * r.bytes) / r.median_ns;
   const y1 = Math.max(peak * 2.2, ...list.map(r => rate(r) * 1.6)), y0 = Math.min(0.1, ...list.map(rate)) / 1.5;
   const f = frame(plot, Math.max(320, Math.min(520, plot.clientWidth * .5)), x0, x1, y0, y1, 44, 'operations a byte', 'GFLOP/s');
-  const seen = [];
+  const seen = [], fastest = Math.max(...roofs.map(r => r.gbps || 0), 1);
   for (const level of ['L1', 'L2', 'L3', 'memory']) {
     const r = roofs.filter(q => q.level === level && (q.mix === 'copy' || q.mix === 'read')).sort((a, b) => b.gbps - a.gbps)[0];
     if (!r || !(r.gbps > 0)) continue;
     const ridge = Math.min(peak / r.gbps, x1), start = Math.max(x0, y0 / r.gbps);
     f.svg.append(make('path', {class: 'roof', d: `M${f.X(start)} ${f.Y(start * r.gbps)}L${f.X(ridge)} ${f.Y(ridge * r.gbps)}`}));
-    const xt = f.X(start) + 8, yt = f.Y(start * r.gbps * Math.pow(10, 8 * (Math.log10(x1 / x0)) / (f.w - f.left - f.right))) - 5;
+    const along = 8 + (seen.length % 2) * 110, xt = f.X(start) + along;  // names of close roofs stand apart
+    const yt = f.Y(start * r.gbps * Math.pow(10, along * Math.log10(x1 / x0) / (f.w - f.left - f.right))) - 5;
     const angle = Math.atan2(f.Y(ridge * r.gbps) - f.Y(start * r.gbps), f.X(ridge) - f.X(start)) * 180 / Math.PI;
-    if (seen.every(y => Math.abs(y - yt) > 14)) {
+    if (xt + 90 < f.X(ridge) || !seen.length) {
       f.svg.append(make('text', {class: 'roof-text', x: xt, y: yt, transform: `rotate(${angle} ${xt} ${yt})`}, `${level} ${number(parseFloat(r.gbps.toPrecision(3)))} GB/s`));
       seen.push(yt);
     }
   }
-  f.svg.append(make('path', {class: 'roof', d: `M${f.X(Math.min(peak / 500, 1))} ${f.Y(peak)}L${f.w - f.right} ${f.Y(peak)}`}),
+  f.svg.append(make('path', {class: 'roof', d: `M${f.X(Math.max(x0, peak / fastest))} ${f.Y(peak)}L${f.w - f.right} ${f.Y(peak)}`}),
                make('text', {class: 'roof-text', x: f.w - f.right, y: f.Y(peak) - 6, 'text-anchor': 'end'}, `multiply-adds ${number(Math.round(peak))} GFLOP/s`));
   const tip = new Tip(plot);
   for (const r of list) {
