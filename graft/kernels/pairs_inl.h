@@ -1,4 +1,4 @@
-// Loads and stores of fft_chains_inl.h, signal_chains_inl.h and their kin in Highway: interleaved complex numbers, reversed vectors, stores past the
+// Loads and stores of fft_chains_inl.h, signal_chains_inl.h and their kin in Highway: interleaved pairs and triples, reversed vectors, stores past the
 // cache. Include after hwy/highway.h and hwy/cache_control.h; compiled once per target.
 
 #if defined(GRAFT_KERNELS_PAIRS_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -35,6 +35,26 @@ HWY_INLINE void store_pairs(D d, V re, V im, float* to) {
     hn::StoreU(im, d, to + 1);
   } else {
     hn::StoreInterleaved2(re, im, d, to);
+  }
+}
+template <class D, class V>
+HWY_INLINE void load_triples(D d, const float* from, V& a, V& b, V& c) {
+  if constexpr (hn::MaxLanes(D()) == 1) {
+    a = hn::LoadU(d, from);
+    b = hn::LoadU(d, from + 1);
+    c = hn::LoadU(d, from + 2);
+  } else {
+    hn::LoadInterleaved3(d, from, a, b, c);
+  }
+}
+template <class D, class V>
+HWY_INLINE void store_triples(D d, V a, V b, V c, float* to) {
+  if constexpr (hn::MaxLanes(D()) == 1) {
+    hn::StoreU(a, d, to);
+    hn::StoreU(b, d, to + 1);
+    hn::StoreU(c, d, to + 2);
+  } else {
+    hn::StoreInterleaved3(a, b, c, d, to);
   }
 }
 template <class D, class V>

@@ -21,6 +21,7 @@ constexpr std::span<const KernelInfo> (*kFamilies[])() = {
     optimizer_kernels,       // optimizers
     fft_kernels,             // Fourier transforms
     signal_kernels,          // signal
+    simulation_kernels,      // simulation
     prng_kernels,            // random numbers
     fused_training_kernels,  // fused kernels of training
 };

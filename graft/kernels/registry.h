@@ -45,6 +45,7 @@ std::span<const KernelInfo> reduce_kernels();
 std::span<const KernelInfo> scan_kernels();
 std::span<const KernelInfo> similarity_kernels();
 std::span<const KernelInfo> signal_kernels();
+std::span<const KernelInfo> simulation_kernels();
 std::span<const KernelInfo> softmax_kernels();
 
 }  // namespace graft

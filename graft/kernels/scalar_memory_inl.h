@@ -24,6 +24,16 @@ inline void store_pairs(scalar_lanes::FloatTag, float re, float im, float* to) {
   to[0] = re;
   to[1] = im;
 }
+inline void load_triples(scalar_lanes::FloatTag, const float* from, float& a, float& b, float& c) {
+  a = from[0];
+  b = from[1];
+  c = from[2];
+}
+inline void store_triples(scalar_lanes::FloatTag, float a, float b, float c, float* to) {
+  to[0] = a;
+  to[1] = b;
+  to[2] = c;
+}
 inline float reverse(scalar_lanes::FloatTag, float v) { return v; }
 inline void store_past(scalar_lanes::FloatTag, float v, float* to) { *to = v; }
 inline void flush_past() {}

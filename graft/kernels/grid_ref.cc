@@ -1,0 +1,7 @@
+#include "graft/kernels/grid_ref_inl.h"
+
+namespace graft {
+
+const GridTable& grid_ref() noexcept { return kTable; }
+
+}  // namespace graft
