@@ -15,6 +15,8 @@ constexpr std::span<const KernelInfo> (*kFamilies[])() = {
     similarity_kernels,      // dot products, similarity
     quantize_kernels,        // quantization
     layout_kernels,          // layout
+    sort_kernels,            // sorting
+    select_kernels,          // selection
     softmax_kernels,         // softmax
     norm_kernels,            // normalization
     loss_kernels,            // losses

@@ -43,9 +43,11 @@ std::span<const KernelInfo> prng_kernels();
 std::span<const KernelInfo> quantize_kernels();
 std::span<const KernelInfo> reduce_kernels();
 std::span<const KernelInfo> scan_kernels();
+std::span<const KernelInfo> select_kernels();
 std::span<const KernelInfo> similarity_kernels();
 std::span<const KernelInfo> signal_kernels();
 std::span<const KernelInfo> simulation_kernels();
 std::span<const KernelInfo> softmax_kernels();
+std::span<const KernelInfo> sort_kernels();
 
 }  // namespace graft
