@@ -88,7 +88,7 @@ struct Data {
     args.scale = 1 / std::sqrt(static_cast<double>(s.head_dim));
     args.q = View<const float, 3>(q.data(), rows, s.num_heads, s.head_dim);
     args.o = View<float, 3>(o.data(), rows, s.num_heads, s.head_dim);
-    args.lse = lse;
+    args.lse = View<float, 2>(lse.data(), rows, s.num_heads);
     return args;
   }
 

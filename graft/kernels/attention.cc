@@ -7,10 +7,22 @@
 
 namespace graft {
 
+namespace {
+
+const AttentionForwards& forwards() noexcept {
+  if (const AttentionForwards* simd = attention_simd()) return *simd;
+  return pick_reference(attention_reference(), attention_fma()).forward;
+}
+
+}  // namespace
+
 template <>
-void attention<float>(Context& context, const AttentionArgs<float>& args) noexcept {
-  const AttentionForward simd = attention_simd();
-  (simd != nullptr ? simd : pick_reference(attention_reference(), attention_fma()).forward)(context, args);
+void attention(Context& context, const AttentionArgs<float>& args) noexcept {
+  forwards().stored_f32(context, args);
+}
+template <>
+void attention(Context& context, const AttentionArgs<float, f16>& args) noexcept {
+  forwards().stored_f16(context, args);
 }
 template <>
 void attention_backward<float>(Context& context, const AttentionBackwardArgs<float>& args) noexcept {

@@ -8,10 +8,11 @@
 
 namespace graft {
 
-// Ragged causal attention with grouped heads and a sliding window; no S x S matrix (online softmax, arXiv:1805.02867,
-// 2205.14135).
+// Ragged attention with grouped heads, causal (perhaps with a sliding window) or over all keys; no S x S matrix (online
+// softmax, arXiv:1805.02867, 2205.14135).
 //   o[t, h] = sum_j softmax_j(scale * q[t,h] . k[j, h / (heads/kv_heads)]) v[j, …]
-// with j over positions max(0, p - window + 1) … p of t's sequence.
+// with j over positions max(0, p - window + 1) … p of t's sequence, or over all of them. Queries, keys and values are f32,
+// or f16 that is widened (exactly) as it is read.
 //
 // Arithmetic contract (design.md, point 8): key blocks of 64 by position in the sequence (block b holds positions
 // 64b … 64b+63), restarted every 512 positions; spans merged in order. Inside a block:
@@ -46,20 +47,23 @@ template <typename T>
 struct AttentionSequence {
   int64_t row_begin = 0, num_rows = 0, position_begin = 0;
   std::span<const KeyRange<T>> ranges;
+  int64_t num_keys = -1;  // -1: causal; else every row sees positions 0 … num_keys - 1 (one at least), and window is 0
+  int64_t end_of_keys(int64_t position) const { return num_keys >= 0 ? num_keys : position + 1; }
 };
 
-template <typename T>
+// S: how queries, keys and values are stored; T, or f16 with T float.
+template <typename T, typename S = T>
 struct AttentionArgs {
-  std::span<const AttentionSequence<T>> sequences;
+  std::span<const AttentionSequence<S>> sequences;
   int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
   int64_t window = 0;  // 0: none; w: a position sees itself and the w - 1 before it
   double scale = 0;    // 1 / sqrt(head_dim)
-  View<const T, 3> q;  // [rows, heads, head_dim], any strides
+  View<const S, 3> q;  // [rows, heads, head_dim], any strides
   View<T, 3> o;        // [rows, heads, head_dim], any strides
-  std::span<T> lse;    // [rows * heads] m + log l, kept for the backward; may be empty
+  View<T, 2> lse;      // [rows, heads], any strides: m + log l, kept for the backward; data() may be null
 };
-template <typename T>
-void attention(Context& context, const AttentionArgs<T>& args) noexcept;
+template <typename T, typename S>
+void attention(Context& context, const AttentionArgs<T, S>& args) noexcept;
 // rows: most query rows of a call; max_length: most positions of a sequence.
 ScratchNeed attention_scratch(int num_threads, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t rows,
                               int64_t max_length);

@@ -42,12 +42,13 @@ const AttentionPlanEntry& AttentionPlan::entry_of_merge(int64_t merge) const noe
   return last_not_above(*this, merge, [](const AttentionPlanEntry& e) { return e.first_merge; });
 }
 
-AttentionPlan plan_attention(Context& context, const AttentionArgs<float>& args) noexcept {
+template <typename S>
+AttentionPlan plan_attention(Context& context, const AttentionArgs<float, S>& args) noexcept {
   AttentionPlan plan;
   auto* entries = context.shared<AttentionPlanEntry>();
   int64_t rows = 0, tasks = 0, partial_floats = 0;
   for (size_t i = 0; i < args.sequences.size(); ++i) {
-    const AttentionSequence<float>& sequence = args.sequences[i];
+    const AttentionSequence<S>& sequence = args.sequences[i];
     if (sequence.num_rows == 0) continue;
     AttentionPlanEntry e;
     e.sequence = static_cast<int64_t>(i);
@@ -56,7 +57,7 @@ AttentionPlan plan_attention(Context& context, const AttentionArgs<float>& args)
     e.first_block = sequence.position_begin / kKeyBlock;
     e.num_blocks = last / kKeyBlock - e.first_block + 1;
     e.first_span = first_seen(args.window, sequence.position_begin) / kKeySpan;
-    e.num_spans = last / kKeySpan - e.first_span + 1;
+    e.num_spans = (sequence.end_of_keys(last) - 1) / kKeySpan - e.first_span + 1;
     e.partial = partial_floats;
     if (!e.tile && e.num_spans > 1) {
       partial_floats += sequence.num_rows * args.num_heads * e.num_spans * state_floats(args.head_dim);
@@ -86,11 +87,14 @@ AttentionPlan plan_attention(Context& context, const AttentionArgs<float>& args)
   return plan;
 }
 
+template AttentionPlan plan_attention(Context&, const AttentionArgs<float>&) noexcept;
+template AttentionPlan plan_attention(Context&, const AttentionArgs<float, f16>&) noexcept;
+
 int64_t attention_worker_floats(int64_t num_heads, int64_t num_kv_heads, int64_t head_dim) noexcept {
   const int64_t block = kKeyBlock * padded_features(head_dim), group = num_heads / num_kv_heads;
   const int64_t tile = 5 * block + kKeyBlock * kKeyBlock + 6 * kKeyBlock;
-  const int64_t rows =
-      2 * block + 2 * (kTileRows - 1) * group * state_floats(head_dim) + group * kKeyBlock + (group + 15) / 16 * 16;
+  const int64_t rows = 2 * block + 2 * (kTileRows - 1) * group * state_floats(head_dim) +
+                       group * (kKeyBlock + padded_features(head_dim)) + (group + 15) / 16 * 16;
   return std::max(tile, rows);
 }
 

@@ -34,7 +34,8 @@ struct AttentionPlan {
 constexpr int64_t kTileRows = 8;  // below this many query rows, 16 lanes of queries would be mostly empty
 
 // Lies at the start of the shared scratch.
-AttentionPlan plan_attention(Context& context, const AttentionArgs<float>& args) noexcept;
+template <typename S>
+AttentionPlan plan_attention(Context& context, const AttentionArgs<float, S>& args) noexcept;
 
 // Features of a state or scratch row, padded to whole vectors of any target.
 constexpr int64_t padded_features(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }

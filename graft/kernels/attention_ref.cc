@@ -3,12 +3,14 @@
 namespace graft {
 
 const AttentionTable& attention_reference() noexcept {
-  static constexpr AttentionTable kTable = {attention_plain<float>, attention_backward_plain<float>};
+  static constexpr AttentionTable kTable = {{attention_plain<float, float>, attention_plain<float, f16>},
+                                            attention_backward_plain<float>,
+                                            {lay_keys, score_block}};
   return kTable;
 }
 
 template <>
-void attention<double>(Context& context, const AttentionArgs<double>& args) noexcept {
+void attention(Context& context, const AttentionArgs<double>& args) noexcept {
   attention_plain(context, args);
 }
 template <>

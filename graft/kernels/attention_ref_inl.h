@@ -12,6 +12,9 @@ namespace {
 
 inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+inline float widen(float x) { return x; }
+inline double widen(double x) { return x; }
+inline float widen(f16 x) { return to_float(x); }
 inline float exponential(float x) { return exp_f32(x); }
 inline double exponential(double x) { return exp_f64(x); }
 inline float logarithm(float x) { return log_f32(x); }
@@ -45,10 +48,10 @@ const KeyRange<T>& range_of(const AttentionSequence<T>& sequence, int64_t positi
   return sequence.ranges[i];
 }
 
-template <typename T>
-Features<T> key_of(const AttentionArgs<T>& args, const AttentionSequence<T>& sequence, int64_t position,
+template <typename T, typename S>
+Features<S> key_of(const AttentionArgs<T, S>& args, const AttentionSequence<S>& sequence, int64_t position,
                    int64_t kv_head) {
-  const KeyRange<T>& range = range_of(sequence, position);
+  const KeyRange<S>& range = range_of(sequence, position);
   const int64_t i = position - range.begin;
   if (!range.key_blocks) {
     return {range.k + i * range.k_token_stride + kv_head * range.k_head_stride, range.k_feature_stride};
@@ -57,10 +60,10 @@ Features<T> key_of(const AttentionArgs<T>& args, const AttentionSequence<T>& seq
           kKeyBlock};
 }
 
-template <typename T>
-Features<T> value_of(const AttentionArgs<T>& args, const AttentionSequence<T>& sequence, int64_t position,
+template <typename T, typename S>
+Features<S> value_of(const AttentionArgs<T, S>& args, const AttentionSequence<S>& sequence, int64_t position,
                      int64_t kv_head) {
-  const KeyRange<T>& range = range_of(sequence, position);
+  const KeyRange<S>& range = range_of(sequence, position);
   const int64_t i = position - range.begin;
   if (!range.key_blocks) {
     return {range.v + i * range.v_token_stride + kv_head * range.v_head_stride, range.v_feature_stride};
@@ -75,32 +78,33 @@ struct SpanState {
   T* o;
 };
 
-template <typename T>
-void attend_row(const AttentionArgs<T>& args, const AttentionSequence<T>& sequence, int64_t i, int64_t head,
+template <typename T, typename S>
+void attend_row(const AttentionArgs<T, S>& args, const AttentionSequence<S>& sequence, int64_t i, int64_t head,
                 T* scratch) {
   const int64_t d = args.head_dim, row = sequence.row_begin + i, position = sequence.position_begin + i;
   const int64_t kv_head = head / (args.num_heads / args.num_kv_heads);
-  const T* q = args.q.data() + row * args.q.stride(0) + head * args.q.stride(1);
+  const S* q = args.q.data() + row * args.q.stride(0) + head * args.q.stride(1);
   const int64_t q_stride = args.q.stride(2);
   const T scale = static_cast<T>(args.scale), infinity = static_cast<T>(__builtin_inf());
   const int64_t first = args.window > 0 && position >= args.window ? position - args.window + 1 : 0;
+  const int64_t keys_end = sequence.end_of_keys(position);
 
   SpanState<T> total{-infinity, T(0), scratch}, span{-infinity, T(0), scratch + d};
   bool have_total = false;
   T s[kKeyBlock], lanes[kKeyBlock];
-  for (int64_t span_begin = first / kKeySpan * kKeySpan; span_begin <= position; span_begin += kKeySpan) {
+  for (int64_t span_begin = first / kKeySpan * kKeySpan; span_begin < keys_end; span_begin += kKeySpan) {
     span.m = -infinity;
     span.l = 0;
     for (int64_t e = 0; e < d; ++e) span.o[e] = 0;
-    for (int64_t block = span_begin; block < span_begin + kKeySpan && block <= position; block += kKeyBlock) {
+    for (int64_t block = span_begin; block < span_begin + kKeySpan && block < keys_end; block += kKeyBlock) {
       if (block + kKeyBlock <= first) continue;
       const int64_t begin = first > block ? first : block;
-      const int64_t end = position + 1 < block + kKeyBlock ? position + 1 : block + kKeyBlock;
+      const int64_t end = keys_end < block + kKeyBlock ? keys_end : block + kKeyBlock;
       T m = span.m;
       for (int64_t j = begin; j < end; ++j) {
-        const Features<T> k = key_of(args, sequence, j, kv_head);
+        const Features<S> k = key_of(args, sequence, j, kv_head);
         T dot = 0;
-        for (int64_t e = 0; e < d; ++e) dot = fused(q[e * q_stride], k.data[e * k.stride], dot);
+        for (int64_t e = 0; e < d; ++e) dot = fused(widen(q[e * q_stride]), widen(k.data[e * k.stride]), dot);
         s[j - block] = scale * dot;
         m = larger(m, s[j - block]);
       }
@@ -111,8 +115,8 @@ void attend_row(const AttentionArgs<T>& args, const AttentionSequence<T>& sequen
       span.m = m;
       for (int64_t e = 0; e < d; ++e) span.o[e] *= c;
       for (int64_t j = begin; j < end; ++j) {
-        const Features<T> v = value_of(args, sequence, j, kv_head);
-        for (int64_t e = 0; e < d; ++e) span.o[e] = fused(s[j - block], v.data[e * v.stride], span.o[e]);
+        const Features<S> v = value_of(args, sequence, j, kv_head);
+        for (int64_t e = 0; e < d; ++e) span.o[e] = fused(s[j - block], widen(v.data[e * v.stride]), span.o[e]);
       }
     }
     if (!have_total) {
@@ -129,18 +133,37 @@ void attend_row(const AttentionArgs<T>& args, const AttentionSequence<T>& sequen
   }
   T* o = args.o.data() + row * args.o.stride(0) + head * args.o.stride(1);
   for (int64_t e = 0; e < d; ++e) o[e * args.o.stride(2)] = total.o[e] / total.l;
-  if (!args.lse.empty()) args.lse.data()[row * args.num_heads + head] = total.m + logarithm(total.l);
+  if (args.lse.data() != nullptr) {
+    args.lse.data()[row * args.lse.stride(0) + head * args.lse.stride(1)] = total.m + logarithm(total.l);
+  }
 }
 
-template <typename T>
-void attention_plain(Context& context, const AttentionArgs<T>& args) noexcept {
+template <typename T, typename S>
+void attention_plain(Context& context, const AttentionArgs<T, S>& args) noexcept {
   const int64_t heads = args.num_heads;
   context.pool().parallel(static_cast<int64_t>(args.sequences.size()) * heads, [&](int64_t task, int worker) {
-    const AttentionSequence<T>& sequence = args.sequences[static_cast<size_t>(task / heads)];
+    const AttentionSequence<S>& sequence = args.sequences[static_cast<size_t>(task / heads)];
     for (int64_t i = 0; i < sequence.num_rows; ++i) {
       attend_row(args, sequence, i, task % heads, context.worker<T>(worker));
     }
   });
+}
+
+inline void lay_keys(const float* from, int64_t rows, int64_t d, float* to) noexcept {
+  for (int64_t e = 0; e < d; ++e) {
+    for (int64_t j = 0; j < kKeyBlock; ++j) to[e * kKeyBlock + j] = j < rows ? from[j * d + e] : 0;
+  }
+}
+
+inline void score_block(const float* q, int64_t rows, int64_t d, const float* keys, float scale, float* to,
+                        int64_t to_row) noexcept {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < kKeyBlock; ++j) {
+      float dot = 0;
+      for (int64_t e = 0; e < d; ++e) dot = fused(q[i * d + e], keys[e * kKeyBlock + j], dot);
+      to[i * to_row + j] = scale * dot;
+    }
+  }
 }
 
 template <typename T>

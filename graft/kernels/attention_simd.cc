@@ -14,16 +14,23 @@ HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 namespace {
 
-using Args = AttentionArgs<float>;
-using KeySequence = AttentionSequence<float>;
+// S: what queries, keys and values are stored as, float or f16.
+template <class S>
+constexpr bool kStoredAsFloat = hwy::IsSame<S, float>();
+template <class S>
+using Args = AttentionArgs<float, S>;
+template <class S>
+using KeySequence = AttentionSequence<S>;
 
 // Keys and values of one block of one kv head: key i, feature e at k[i * k_row + e * k_feature].
+template <class S>
 struct KeyBlock {
-  const float *k, *v;
+  const S *k, *v;
   int64_t k_row, k_feature, v_row, v_feature;
 };
 
-HWY_INLINE KeyBlock keys_at(const Args& args, const KeyRange<float>& range, int64_t position, int64_t kv_head) {
+template <class S>
+HWY_INLINE KeyBlock<S> keys_at(const Args<S>& args, const KeyRange<S>& range, int64_t position, int64_t kv_head) {
   const int64_t i = position - range.begin, d = args.head_dim;
   if (range.key_blocks) {
     return {range.k + ((i / kKeyBlock) * args.num_kv_heads + kv_head) * d * kKeyBlock + i % kKeyBlock,
@@ -42,13 +49,15 @@ HWY_INLINE KeyBlock keys_at(const Args& args, const KeyRange<float>& range, int6
 }
 
 // Moves `at` to the range that holds `position`; positions are asked for in ascending order.
-HWY_INLINE const KeyRange<float>& advance(const KeySequence& sequence, int64_t position, const KeyRange<float>*& at) {
+template <class S>
+HWY_INLINE const KeyRange<S>& advance(const KeySequence<S>& sequence, int64_t position, const KeyRange<S>*& at) {
   if (at == nullptr) at = sequence.ranges.data();
   while (position >= at->begin + at->length) ++at;
   return *at;
 }
 
-HWY_INLINE int64_t first_seen(const Args& args, int64_t position) {
+template <class S>
+HWY_INLINE int64_t first_seen(const Args<S>& args, int64_t position) {
   return args.window > 0 && position >= args.window ? position - args.window + 1 : 0;
 }
 
@@ -68,12 +77,14 @@ struct Visible {
   int64_t low, all_low, all_high, high;
   bool whole() const { return low == 0 && high == kKeyBlock && all_low == 0 && all_high == kKeyBlock; }
 };
-HWY_INLINE Visible visible_keys(const Args& args, int64_t block, int64_t keys, int64_t first, int64_t last) {
+template <class S>
+HWY_INLINE Visible visible_keys(const Args<S>& args, const KeySequence<S>& sequence, int64_t block, int64_t keys,
+                                int64_t first, int64_t last) {
   Visible see;
   see.low = clamp(first_seen(args, first) - block, 0, keys);
   see.all_low = clamp(first_seen(args, last) - block, 0, keys);
-  see.high = clamp(last + 1 - block, 0, keys);
-  see.all_high = clamp(first + 1 - block, 0, see.high);
+  see.high = clamp(sequence.end_of_keys(last) - block, 0, keys);
+  see.all_high = clamp(sequence.end_of_keys(first) - block, 0, see.high);
   return see;
 }
 
@@ -167,13 +178,14 @@ struct StorePlain {
 };
 
 // Takes one key block into the state of the query rows [row_low, row_high) of the block at `query_block`.
-HWY_INLINE void tile_block(const Args& args, const KeyBlock& keys, int64_t block, int64_t num_keys, int64_t query_block,
-                           int64_t row_low, int64_t row_high, const float* q, float* s, float* c,
-                           const TileState& state) {
+template <class S>
+HWY_INLINE void tile_block(const Args<S>& args, const KeySequence<S>& sequence, const KeyBlock<float>& keys,
+                           int64_t block, int64_t num_keys, int64_t query_block, int64_t row_low, int64_t row_high,
+                           const float* q, float* s, float* c, const TileState& state) {
   const int64_t d = args.head_dim;
   const float scale = static_cast<float>(args.scale);
   const Matrix k{keys.k, keys.k_row, keys.k_feature}, v{keys.v, keys.v_feature, keys.v_row};
-  const Visible all = visible_keys(args, block, num_keys, query_block + row_low, query_block + row_high - 1);
+  const Visible all = visible_keys(args, sequence, block, num_keys, query_block + row_low, query_block + row_high - 1);
   if (all.whole() && row_low < kLanes && row_high > 64 - kLanes) {
     product(k, q, 64, Whole{d}, 64, 64, FromZero{}, StoreScaled{s, 64, scale});
     for (int64_t g = 0; g < 64; g += kLanes) soften(s + g, state.m + g, state.l + g, c + g);
@@ -182,7 +194,7 @@ HWY_INLINE void tile_block(const Args& args, const KeyBlock& keys, int64_t block
   }
   for (int64_t g = row_low / kLanes * kLanes; g < row_high; g += kLanes) {
     const int64_t first = query_block + greater(g, row_low), last = query_block + smaller(g + kLanes, row_high) - 1;
-    const Visible see = visible_keys(args, block, num_keys, first, last);
+    const Visible see = visible_keys(args, sequence, block, num_keys, first, last);
     if (see.low >= see.high) continue;
     strip<1>(k, q, 64, Whole{d}, see.low, see.high, g, FromZero{}, StoreScaled{s, 64, scale});
     if (see.whole()) {
@@ -195,7 +207,8 @@ HWY_INLINE void tile_block(const Args& args, const KeyBlock& keys, int64_t block
     const Vec lane = hn::Iota(tag, 0.0f);
     const Vec none = hn::Set(tag, -1.0f),
               begin = hn::Add(lane, hn::Set(tag, static_cast<float>(from_block - args.window + 1)));
-    const Vec end = hn::Add(lane, hn::Set(tag, static_cast<float>(from_block + 1)));
+    const Vec end = sequence.num_keys >= 0 ? hn::Set(tag, static_cast<float>(see.high))
+                                           : hn::Add(lane, hn::Set(tag, static_cast<float>(from_block + 1)));
     const LaneBand band{args.window > 0 ? begin : none, end, see.low, see.all_low, see.all_high, see.high};
     soften_some(s + g, band, state.m + g, state.l + g, c + g);
     strip<1>(v, s, 64, band, 0, d, g, FromRescaled{state.o, c}, StorePlain{state.o, 64});
@@ -203,8 +216,9 @@ HWY_INLINE void tile_block(const Args& args, const KeyBlock& keys, int64_t block
 }
 
 // Folds the span that ends before position `span_end` into the totals.
-HWY_INLINE void tile_merge(const Args& args, int64_t span_begin, int64_t query_block, int64_t row_low, int64_t row_high,
-                           TileState& state) {
+template <class S>
+HWY_INLINE void tile_merge(const Args<S>& args, int64_t span_begin, int64_t query_block, int64_t row_low,
+                           int64_t row_high, TileState& state) {
   const Tag d;
   if (!state.any_total &&
       first_seen(args, query_block + row_high - 1) < span_begin + kKeySpan) {  // every row begins here
@@ -243,7 +257,9 @@ HWY_INLINE void tile_merge(const Args& args, int64_t span_begin, int64_t query_b
   state.any_total = true;
 }
 
-void tile_task(const Args& args, const KeySequence& sequence, int64_t query_block_index, int64_t head, float* scratch) {
+template <class S>
+void tile_task(const Args<S>& args, const KeySequence<S>& sequence, int64_t query_block_index, int64_t head,
+               float* scratch) {
   const Tag tag;
   const int64_t d = args.head_dim, padded = padded_features(d), kv_head = head / (args.num_heads / args.num_kv_heads);
   const int64_t query_block = query_block_index * kKeyBlock, end = sequence.position_begin + sequence.num_rows;
@@ -258,11 +274,17 @@ void tile_task(const Args& args, const KeySequence& sequence, int64_t query_bloc
 
   const int64_t row = sequence.row_begin + query_block + row_low - sequence.position_begin, rows = row_high - row_low;
   if (rows < 64) fill(q, 64 * d, 0);
-  transpose(args.q.data() + row * args.q.stride(0) + head * args.q.stride(1), args.q.stride(0), args.q.stride(2), rows,
-            d, q + row_low, 64);
+  const S* from_q = args.q.data() + row * args.q.stride(0) + head * args.q.stride(1);
+  if constexpr (kStoredAsFloat<S>) {
+    transpose(from_q, args.q.stride(0), args.q.stride(2), rows, d, q + row_low, 64);
+  } else {
+    copy_rows(from_q, args.q.stride(0), args.q.stride(2), rows, d, copy_k, padded);
+    transpose(copy_k, padded, 1, rows, d, q + row_low, 64);
+  }
 
-  const int64_t first = first_seen(args, query_block + row_low), last = query_block + row_high - 1;
-  const KeyRange<float>* at = nullptr;
+  const int64_t first = first_seen(args, query_block + row_low),
+                last = sequence.end_of_keys(query_block + row_high - 1) - 1;
+  const KeyRange<S>* at = nullptr;
   for (int64_t span = first / kKeySpan * kKeySpan; span <= last; span += kKeySpan) {
     fill(state.m, 64, -__builtin_inff());
     fill(state.l, 64, 0);
@@ -271,24 +293,25 @@ void tile_task(const Args& args, const KeySequence& sequence, int64_t query_bloc
       if (block + kKeyBlock <= first) continue;
       const int64_t begin = greater(block, first), num_keys = smaller(kKeyBlock, last + 1 - block);
       // Keys before `begin` are never read, so their range may be gone.
-      const KeyRange<float>* range = &advance(sequence, begin, at);
-      KeyBlock keys = keys_at(args, *range, begin, kv_head);
-      if (range->begin + range->length < block + num_keys || aliases(keys.v_row) ||
-          (aliases(keys.k_row) && keys.k_row != 1)) {
+      const KeyRange<S>* range = &advance(sequence, begin, at);
+      const KeyBlock<S> stored = keys_at(args, *range, begin, kv_head);
+      KeyBlock<float> keys{copy_k, copy_v, padded, 1, padded, 1};
+      if (!kStoredAsFloat<S> || range->begin + range->length < block + num_keys || aliases(stored.v_row) ||
+          (aliases(stored.k_row) && stored.k_row != 1)) {
         for (int64_t p = begin; p < block + num_keys;) {
-          const KeyRange<float>& part = advance(sequence, p, at);
+          const KeyRange<S>& part = advance(sequence, p, at);
           const int64_t n = smaller(part.begin + part.length, block + num_keys) - p;
-          const KeyBlock from = keys_at(args, part, p, kv_head);
+          const KeyBlock<S> from = keys_at(args, part, p, kv_head);
           copy_rows(from.k, from.k_row, from.k_feature, n, d, copy_k + (p - block) * padded, padded);
           copy_rows(from.v, from.v_row, from.v_feature, n, d, copy_v + (p - block) * padded, padded);
           p += n;
         }
-        keys = {copy_k, copy_v, padded, 1, padded, 1};
-      } else {
+      } else if constexpr (kStoredAsFloat<S>) {
+        keys = stored;
         keys.k -= (begin - block) * keys.k_row;
         keys.v -= (begin - block) * keys.v_row;
       }
-      tile_block(args, keys, block, num_keys, query_block, row_low, row_high, q, s, c, state);
+      tile_block(args, sequence, keys, block, num_keys, query_block, row_low, row_high, q, s, c, state);
     }
     tile_merge(args, span, query_block, row_low, row_high, state);
   }
@@ -311,8 +334,9 @@ void tile_task(const Args& args, const KeySequence& sequence, int64_t query_bloc
       }
     }
   }
-  if (!args.lse.empty()) {
-    for (int64_t r = 0; r < rows; ++r) args.lse.data()[(row + r) * args.num_heads + head] = state.total_m[row_low + r];
+  if (args.lse.data() != nullptr) {
+    float* lse = args.lse.data() + row * args.lse.stride(0) + head * args.lse.stride(1);
+    for (int64_t r = 0; r < rows; ++r) lse[r * args.lse.stride(0)] = state.total_m[row_low + r];
   }
 }
 
@@ -362,17 +386,18 @@ struct FromRowRescaled {
 };
 
 struct RowScratch {
-  float *k, *v, *s, *c;  // [d][64], [64][padded], [group][64], [group]
+  float *k, *v, *s, *c, *q;  // [d][64], [64][padded], [group][64], [group], [group][padded]
 };
 
 // States of all rows and heads of a group over one span, from m = -inf on.
-HWY_INLINE void row_span(const Args& args, const KeySequence& sequence, int64_t kv_head, int64_t span,
-                         const RowScratch& scratch, const KeyRange<float>*& at, float* states) {
+template <class S>
+HWY_INLINE void row_span(const Args<S>& args, const KeySequence<S>& sequence, int64_t kv_head, int64_t span,
+                         const RowScratch& scratch, const KeyRange<S>*& at, float* states) {
   const int64_t d = args.head_dim, padded = padded_features(d), group = args.num_heads / args.num_kv_heads,
                 size = state_floats(d);
   const float scale = static_cast<float>(args.scale);
   const int64_t first = first_seen(args, sequence.position_begin),
-                last = sequence.position_begin + sequence.num_rows - 1;
+                last = sequence.end_of_keys(sequence.position_begin + sequence.num_rows - 1) - 1;
   for (int64_t i = 0; i < sequence.num_rows * group; ++i) {
     fill(states + i * size, size, 0);
     states[i * size] = -__builtin_inff();
@@ -380,48 +405,59 @@ HWY_INLINE void row_span(const Args& args, const KeySequence& sequence, int64_t 
   for (int64_t block = span; block < span + kKeySpan && block <= last; block += kKeyBlock) {
     if (block + kKeyBlock <= first) continue;
     const int64_t begin = greater(block, first), block_end = smaller(block + kKeyBlock, last + 1);
-    const KeyRange<float>* range = &advance(sequence, begin, at);
-    KeyBlock keys = keys_at(args, *range, begin, kv_head);
-    const bool single = range->begin + range->length >= block_end;
-    const float *k = keys.k - (begin - block), *v = keys.v - (begin - block) * keys.v_row;
-    int64_t v_row = keys.v_row;
+    const KeyRange<S>* range = &advance(sequence, begin, at);
+    const KeyBlock<S> keys = keys_at(args, *range, begin, kv_head);
+    const bool single = kStoredAsFloat<S> && range->begin + range->length >= block_end;
+    const float *k = scratch.k, *v = scratch.v;
+    int64_t v_row = padded;
     if (!single || !range->key_blocks) {
-      const KeyRange<float>* from = range;
+      const KeyRange<S>* from = range;
       for (int64_t p = begin; p < block_end;) {
-        const KeyRange<float>& part = advance(sequence, p, from);
+        const KeyRange<S>& part = advance(sequence, p, from);
         const int64_t n = smaller(part.begin + part.length, block_end) - p;
-        const KeyBlock rows = keys_at(args, part, p, kv_head);
+        const KeyBlock<S> rows = keys_at(args, part, p, kv_head);
         if (part.key_blocks) {
           for (int64_t e = 0; e < d; ++e) {
-            for (int64_t i = 0; i < n; ++i) scratch.k[e * 64 + p - block + i] = rows.k[e * kKeyBlock + i];
+            for (int64_t i = 0; i < n; ++i) scratch.k[e * 64 + p - block + i] = widen(rows.k[e * kKeyBlock + i]);
           }
+        } else if constexpr (!kStoredAsFloat<S>) {
+          copy_rows(rows.k, rows.k_row, rows.k_feature, n, d, scratch.v, padded);
+          transpose(scratch.v, padded, 1, n, d, scratch.k + p - block, 64);
         } else {
           transpose(rows.k, rows.k_row, rows.k_feature, n, d, scratch.k + p - block, 64);
         }
         p += n;
       }
-      k = scratch.k;
+    } else if constexpr (kStoredAsFloat<S>) {
+      k = keys.k - (begin - block);
     }
     if (!single || keys.v_feature != 1 || padded != d) {
-      const KeyRange<float>* from = range;
+      const KeyRange<S>* from = range;
       for (int64_t p = begin; p < block_end;) {
-        const KeyRange<float>& part = advance(sequence, p, from);
+        const KeyRange<S>& part = advance(sequence, p, from);
         const int64_t n = smaller(part.begin + part.length, block_end) - p;
-        const KeyBlock rows = keys_at(args, part, p, kv_head);
+        const KeyBlock<S> rows = keys_at(args, part, p, kv_head);
         copy_rows(rows.v, rows.v_row, rows.v_feature, n, d, scratch.v + (p - block) * padded, padded);
         p += n;
       }
-      v = scratch.v;
-      v_row = padded;
+    } else if constexpr (kStoredAsFloat<S>) {
+      v = keys.v - (begin - block) * keys.v_row;
+      v_row = keys.v_row;
     }
     for (int64_t i = 0; i < sequence.num_rows; ++i) {
       const int64_t position = sequence.position_begin + i;
       const int64_t low = greater(first_seen(args, position) - block, 0),
-                    high = smaller(position + 1 - block, kKeyBlock);
+                    high = smaller(sequence.end_of_keys(position) - block, kKeyBlock);
       if (low >= high) continue;
       float* state = states + i * group * size;
-      const Matrix q{args.q.data() + (sequence.row_begin + i) * args.q.stride(0) + kv_head * group * args.q.stride(1),
-                     args.q.stride(1), args.q.stride(2)};
+      const S* from_q =
+          args.q.data() + (sequence.row_begin + i) * args.q.stride(0) + kv_head * group * args.q.stride(1);
+      Matrix q{scratch.q, padded, 1};
+      if constexpr (kStoredAsFloat<S>) {
+        q = {from_q, args.q.stride(1), args.q.stride(2)};
+      } else {
+        copy_rows(from_q, args.q.stride(1), args.q.stride(2), group, d, scratch.q, padded);
+      }
       product(q, k, 64, Whole{d}, group, round_up(high, kLanes), FromZero{}, StoreScaled{scratch.s, 64, scale});
       for (int64_t g = 0; g < group; ++g) scratch.c[g] = soften_row(scratch.s + g * 64, low, high, state + g * size);
       product(Matrix{scratch.s + low, 64, 1}, v + low * v_row, v_row, Whole{high - low}, group, padded,
@@ -449,7 +485,8 @@ HWY_INLINE void row_merge(int64_t padded, const float* span, bool first, float* 
   }
 }
 
-HWY_INLINE void row_finish(const Args& args, int64_t row, int64_t head, float* total) {
+template <class S>
+HWY_INLINE void row_finish(const Args<S>& args, int64_t row, int64_t head, float* total) {
   const Tag d;
   const hn::CappedTag<float, 1> one;
   for (int64_t e = 0; e < padded_features(args.head_dim); e += kLanes) {
@@ -457,25 +494,28 @@ HWY_INLINE void row_finish(const Args& args, int64_t row, int64_t head, float* t
   }
   store_row(total + kStateO, args.head_dim, args.o.data() + row * args.o.stride(0) + head * args.o.stride(1),
             args.o.stride(2));
-  if (!args.lse.empty()) {
-    args.lse.data()[row * args.num_heads + head] = total[0] + hn::GetLane(log_f32(one, hn::Set(one, total[1])));
+  if (args.lse.data() != nullptr) {
+    args.lse.data()[row * args.lse.stride(0) + head * args.lse.stride(1)] =
+        total[0] + hn::GetLane(log_f32(one, hn::Set(one, total[1])));
   }
 }
 
-HWY_INLINE void row_merge_span(const Args& args, const KeySequence& sequence, int64_t span, const float* states,
+template <class S>
+HWY_INLINE void row_merge_span(const Args<S>& args, const KeySequence<S>& sequence, int64_t span, const float* states,
                                float* totals) {
   const int64_t group = args.num_heads / args.num_kv_heads, size = state_floats(args.head_dim),
                 padded = padded_features(args.head_dim);
   for (int64_t i = 0; i < sequence.num_rows; ++i) {
     const int64_t position = sequence.position_begin + i, first = first_seen(args, position);
-    if (first >= span + kKeySpan || position < span) continue;
+    if (first >= span + kKeySpan || sequence.end_of_keys(position) <= span) continue;
     for (int64_t g = i * group; g < (i + 1) * group; ++g) {
       row_merge(padded, states + g * size, first >= span, totals + g * size);
     }
   }
 }
 
-HWY_INLINE void row_finish_all(const Args& args, const KeySequence& sequence, int64_t kv_head, float* totals) {
+template <class S>
+HWY_INLINE void row_finish_all(const Args<S>& args, const KeySequence<S>& sequence, int64_t kv_head, float* totals) {
   const int64_t group = args.num_heads / args.num_kv_heads, size = state_floats(args.head_dim);
   for (int64_t i = 0; i < sequence.num_rows; ++i) {
     for (int64_t g = 0; g < group; ++g) {
@@ -484,20 +524,23 @@ HWY_INLINE void row_finish_all(const Args& args, const KeySequence& sequence, in
   }
 }
 
-HWY_INLINE RowScratch row_scratch(const Args& args, float* scratch) {
+template <class S>
+HWY_INLINE RowScratch row_scratch(const Args<S>& args, float* scratch) {
   const int64_t padded = padded_features(args.head_dim), group = args.num_heads / args.num_kv_heads;
-  return {scratch, scratch + 64 * padded, scratch + 128 * padded, scratch + 128 * padded + 64 * group};
+  float* c = scratch + 128 * padded + 64 * group;
+  return {scratch, scratch + 64 * padded, scratch + 128 * padded, c, c + round_up(group, 16)};
 }
 
 // All spans of a key/value head, one after the other; or one span into `partial`.
-void row_task(const Args& args, const KeySequence& sequence, int64_t kv_head, int64_t first_span, int64_t num_spans,
-              float* partial, float* worker) {
+template <class S>
+void row_task(const Args<S>& args, const KeySequence<S>& sequence, int64_t kv_head, int64_t first_span,
+              int64_t num_spans, float* partial, float* worker) {
   const int64_t group = args.num_heads / args.num_kv_heads,
                 count = sequence.num_rows * group * state_floats(args.head_dim);
   const RowScratch scratch = row_scratch(args, worker);
-  float* states = scratch.c + round_up(group, 16);
+  float* states = scratch.q + group * padded_features(args.head_dim);
   float* totals = states + count;
-  const KeyRange<float>* at = nullptr;
+  const KeyRange<S>* at = nullptr;
   if (partial != nullptr) {
     row_span(args, sequence, kv_head, first_span * kKeySpan, scratch, at, partial);
     return;
@@ -509,12 +552,13 @@ void row_task(const Args& args, const KeySequence& sequence, int64_t kv_head, in
   row_finish_all(args, sequence, kv_head, totals);
 }
 
-void forward(Context& context, const Args& args) noexcept {
+template <class S>
+void forward(Context& context, const Args<S>& args) noexcept {
   const AttentionPlan plan = plan_attention(context, args);
   const int64_t states = state_floats(args.head_dim);
   const auto run = [&](int64_t task, int worker) HWY_ATTR {
     const AttentionPlanEntry& e = plan.entry_of_task(task);
-    const KeySequence& sequence = args.sequences[static_cast<size_t>(e.sequence)];
+    const KeySequence<S>& sequence = args.sequences[static_cast<size_t>(e.sequence)];
     const int64_t local = task - e.first_task;
     float* scratch = context.worker<float>(worker);
     if (e.tile) {  // the last query blocks see most keys: they go first
@@ -530,7 +574,7 @@ void forward(Context& context, const Args& args) noexcept {
   };
   const auto merge = [&](int64_t task, int worker) HWY_ATTR {
     const AttentionPlanEntry& e = plan.entry_of_merge(task);
-    const KeySequence& sequence = args.sequences[static_cast<size_t>(e.sequence)];
+    const KeySequence<S>& sequence = args.sequences[static_cast<size_t>(e.sequence)];
     const int64_t kv_head = task - e.first_merge,
                   count = sequence.num_rows * (args.num_heads / args.num_kv_heads) * states;
     const float* partial = plan.partials + e.partial + kv_head * e.num_spans * count;
@@ -546,16 +590,13 @@ void forward(Context& context, const Args& args) noexcept {
 
 }  // namespace
 
-constexpr AttentionForward kForward = forward;
+constexpr AttentionForwards kForward = {forward<float>, forward<f16>};
 
 }  // namespace graft::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace graft {
-AttentionForward attention_simd() noexcept {
-  const AttentionForward* function = GRAFT_SIMD_TABLE(kForward);
-  return function == nullptr ? nullptr : *function;
-}
+const AttentionForwards* attention_simd() noexcept { return GRAFT_SIMD_TABLE(kForward); }
 }  // namespace graft
 #endif

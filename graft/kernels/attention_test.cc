@@ -439,7 +439,7 @@ TEST(AttentionBackward, AnyStrides) {
             args.scale = 1 / std::sqrt(static_cast<double>(s.head_dim));
             args.q = view(x, 0, 4);
             args.o = view(o, 0, 4);
-            args.lse = lse;
+            args.lse = View<float, 2>(lse.data(), rows, s.heads);
             runner(threads).context.reserve(attention_scratch(threads, 4, 2, head_dim, rows, rows));
             attention<float>(runner(threads).context, args);
             const std::string what = describe(s, rows, level, threads, Layout::kRows) + ", feature stride " +

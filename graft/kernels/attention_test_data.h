@@ -164,7 +164,7 @@ Attended<T> attend(Runner& runner, const Shape& s, const std::vector<const Seque
   args.scale = 1 / std::sqrt(static_cast<double>(s.head_dim));
   args.q = View<const T, 3>(q.data(), rows, s.heads, s.head_dim);
   args.o = View<T, 3>(result.o.data(), rows, s.heads, s.head_dim);
-  args.lse = result.lse;
+  args.lse = View<T, 2>(result.lse.data(), rows, s.heads);
   runner.context.reserve(
       attention_scratch(runner.context.num_threads(), s.heads, s.kv_heads, s.head_dim, rows, longest));
   attention<T>(runner.context, args);
@@ -225,7 +225,7 @@ void train_forward(Runner& runner, const Shape& s, TrainingBatch<T>& batch) {
   args.scale = 1 / std::sqrt(static_cast<double>(s.head_dim));
   args.q = View<const T, 3>(batch.q.data(), rows, s.heads, s.head_dim);
   args.o = View<T, 3>(batch.o.data(), rows, s.heads, s.head_dim);
-  args.lse = batch.lse;
+  args.lse = View<T, 2>(batch.lse.data(), rows, s.heads);
   runner.context.reserve(attention_scratch(runner.context.num_threads(), s.heads, s.kv_heads, s.head_dim, rows, rows));
   attention<T>(runner.context, args);
 }

@@ -16,6 +16,7 @@
 
 #include <cstdint>
 
+#include "graft/base/float16.h"
 #include "hwy/highway.h"
 
 // Vectors in an array stay in registers only where every index is a constant.
@@ -298,6 +299,27 @@ HWY_INLINE void store_row(const float* from, int64_t count, float* to, int64_t s
   }
   for (; e < count; ++e) to[e * stride] = from != nullptr ? from[e] : 0;
 }
+
+// The same from f16, widened.
+HWY_INLINE void copy_rows(const f16* from, int64_t from_row, int64_t from_column, int64_t rows, int64_t columns,
+                          float* to, int64_t width) {
+  const Tag d;
+  const hn::Rebind<hwy::float16_t, Tag> half;
+  for (int64_t r = 0; r < rows; ++r) {
+    int64_t c = 0;
+    if (from_column == 1) {
+      for (; c + kLanes <= columns; c += kLanes) {
+        const auto* at = reinterpret_cast<const hwy::float16_t*>(from + r * from_row + c);
+        hn::StoreU(hn::PromoteTo(d, hn::LoadU(half, at)), d, to + r * width + c);
+      }
+    }
+    for (; c < columns; ++c) to[r * width + c] = to_float(from[r * from_row + c * from_column]);
+    for (; c < width; ++c) to[r * width + c] = 0;
+  }
+}
+
+HWY_INLINE float widen(float x) { return x; }
+HWY_INLINE float widen(f16 x) { return to_float(x); }
 
 HWY_INLINE void fill(float* to, int64_t count, float value) {  // count a multiple of the vector
   const Tag d;

@@ -30,11 +30,14 @@ std::span<const KernelInfo> kernel_registry();         // in the order of the sp
 const KernelInfo* find_kernel(std::string_view name);  // null if there is none
 
 // The families' rows.
+std::span<const KernelInfo> attention_kernels();
 std::span<const KernelInfo> compact_kernels();
 std::span<const KernelInfo> correlation_kernels();
 std::span<const KernelInfo> fft_kernels();
+std::span<const KernelInfo> fused_attention_kernels();
 std::span<const KernelInfo> fused_training_kernels();
 std::span<const KernelInfo> layout_kernels();
+std::span<const KernelInfo> linalg_kernels();
 std::span<const KernelInfo> loss_kernels();
 std::span<const KernelInfo> map_kernels();
 std::span<const KernelInfo> norm_kernels();
@@ -44,8 +47,8 @@ std::span<const KernelInfo> quantize_kernels();
 std::span<const KernelInfo> reduce_kernels();
 std::span<const KernelInfo> scan_kernels();
 std::span<const KernelInfo> select_kernels();
-std::span<const KernelInfo> similarity_kernels();
 std::span<const KernelInfo> signal_kernels();
+std::span<const KernelInfo> similarity_kernels();
 std::span<const KernelInfo> simulation_kernels();
 std::span<const KernelInfo> softmax_kernels();
 std::span<const KernelInfo> sort_kernels();

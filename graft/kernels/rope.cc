@@ -117,13 +117,13 @@ RopeTable make_rope_table(const RopeParameters& p, int64_t length, int64_t seq_l
   return table;
 }
 
-namespace {
-
-RopeRowFunction row_function() noexcept {
+RopeRowFunction rope_row_function() noexcept {
   const RopeRowFunction simd = rope_row_simd();
   if (simd != nullptr) return simd;
   return pick_reference(*rope_row_reference(), *rope_row_fma());
 }
+
+namespace {
 
 template <typename T>
 RopeRow<T> row_of(const View<const T, 3>& x, const View<T, 3>& y, int64_t token, int32_t position,
@@ -166,7 +166,7 @@ void for_each_row(Context& context, View<const T, 3> x, std::span<const int32_t>
 template <>
 void rope<float>(Context& context, View<const float, 3> x, std::span<const int32_t> positions, const RopeTable& table,
                  bool interleaved, bool inverse, View<float, 3> y) noexcept {
-  for_each_row(context, x, positions, table, interleaved, inverse, y, row_function());
+  for_each_row(context, x, positions, table, interleaved, inverse, y, rope_row_function());
 }
 template <>
 void rope<double>(Context& context, View<const double, 3> x, std::span<const int32_t> positions, const RopeTable& table,

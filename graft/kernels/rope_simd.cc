@@ -3,6 +3,7 @@
 // clang-format off
 #include "graft/kernels/simd.h"
 #include "hwy/foreach_target.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 // clang-format on
 
@@ -21,7 +22,7 @@ HWY_INLINE void turn(D, V x1, V x2, V c, V s, V* y1, V* y2) {
   *y2 = hn::MulAdd(x2, c, hn::Mul(x1, s));
 }
 
-template <class D>
+template <bool kStream, class D>
 HWY_INLINE int64_t turn_halves(D d, const RopeRow<float>& row, const float* x, float* y, int64_t i) {
   const auto sign = row.inverse ? hn::SignBit(d) : hn::Zero(d);
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -29,8 +30,13 @@ HWY_INLINE int64_t turn_halves(D d, const RopeRow<float>& row, const float* x, f
     auto y1 = hn::Zero(d), y2 = hn::Zero(d);
     turn(d, hn::LoadU(d, x + i), hn::LoadU(d, x + row.half + i), hn::LoadU(d, row.cos + i),
          hn::Xor(hn::LoadU(d, row.sin + i), sign), &y1, &y2);
-    hn::StoreU(y1, d, y + i);
-    hn::StoreU(y2, d, y + row.half + i);
+    if constexpr (kStream) {
+      hn::Stream(y1, d, y + i);
+      hn::Stream(y2, d, y + row.half + i);
+    } else {
+      hn::StoreU(y1, d, y + i);
+      hn::StoreU(y2, d, y + row.half + i);
+    }
   }
   return i;
 }
@@ -51,6 +57,10 @@ HWY_INLINE int64_t turn_pairs(D d, const RopeRow<float>& row, const float* x, fl
 void rope_row(const RopeRow<float>& row) noexcept {
   const hn::ScalableTag<float> d;
   const hn::CappedTag<float, 1> one;
+  // Every head begins at a whole vector, as does its second half.
+  const auto offsets = static_cast<uint64_t>(row.y_head_stride | row.half) * sizeof(float);
+  const bool stream =
+      row.stream && (reinterpret_cast<uintptr_t>(row.y) | offsets) % (hn::Lanes(d) * sizeof(float)) == 0;
   for (int64_t head = 0; head < row.heads; ++head) {
     const float* x = row.x + head * row.x_head_stride;
     float* y = row.y + head * row.y_head_stride;
@@ -65,12 +75,14 @@ void rope_row(const RopeRow<float>& row) noexcept {
         y[2 * i + 1] = hn::GetLane(y2);
       }
     } else {
-      turn_halves(one, row, x, y, turn_halves(d, row, x, y, 0));
+      const int64_t whole = stream ? turn_halves<true>(d, row, x, y, 0) : turn_halves<false>(d, row, x, y, 0);
+      turn_halves<false>(one, row, x, y, whole);
     }
     if (y != x) {
       for (int64_t i = 2 * row.half; i < row.head_dim; ++i) y[i] = x[i];
     }
   }
+  if (stream) hwy::FlushStream();
 }
 
 }  // namespace

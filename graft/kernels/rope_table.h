@@ -13,12 +13,14 @@ struct RopeRow {
   int64_t x_head_stride = 0, y_head_stride = 0;
   const float *cos = nullptr, *sin = nullptr;  // [half]
   bool interleaved = false, inverse = false;
+  bool stream = false;  // y leaves the cache, and is not x: stored past it where vectors of y are aligned
 };
 
 using RopeRowFunction = void (*)(const RopeRow<float>&) noexcept;
 RopeRowFunction rope_row_reference() noexcept;  // rope_ref.cc
 RopeRowFunction rope_row_fma() noexcept;        // rope_fma.cc: the same source with the instruction
 RopeRowFunction rope_row_simd() noexcept;       // rope_simd.cc; null where the level in force has no vector version
+RopeRowFunction rope_row_function() noexcept;   // rope.cc: that of the level in force
 void rope_row_double(const RopeRow<double>& row) noexcept;
 
 }  // namespace graft

@@ -95,7 +95,7 @@ void run_attention(const Run& run, const Node& node) {
   args.window = attr.window, args.scale = attr.scale;
   args.q = heads(run.view<const T>(node.inputs[0]), attr.head_dim);
   args.o = heads(run.view<T>(node.outputs[0]), attr.head_dim);
-  args.lse = run.span<T>(node.outputs[1]);
+  args.lse = View<T, 2>(run.span<T>(node.outputs[1]).data(), args.q.extent(0), attr.num_heads);
   attention<T>(run.context(), args);
 }
 

@@ -1,0 +1,7 @@
+#include "graft/kernels/positions_ref_inl.h"
+
+namespace graft {
+
+const PositionsTable& positions_fma_ref() noexcept { return kTable; }
+
+}  // namespace graft
