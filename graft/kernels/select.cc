@@ -180,6 +180,8 @@ void percentiles(Context& context, std::span<const float> x, std::span<const flo
   const Workspace w(n, context.shared<std::byte>());
   if (n > kSmall) take_sample(context, x, w, w.sample);
   for (size_t i = 0; i < p.size(); ++i) {
+    y[i] = kNaN;
+    if (!(p[i] >= 0 && p[i] <= 100)) continue;
     const double h = static_cast<double>(n - 1) * static_cast<double>(p[i]) / 100;
     const int64_t k = std::min(static_cast<int64_t>(h), n - 1);
     Neighbours found;

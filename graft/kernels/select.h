@@ -21,7 +21,7 @@ void topk_select(Context& context, std::span<const float> x, std::span<float> va
 // The middle of the sorted x, or the mean of its two middle ones; NaN anywhere or an empty x: NaN. A zero comes as +0. r 2.4e-7.
 float median_select(Context& context, std::span<const float> x) noexcept;
 
-// y[i] = the p[i]-th percentile, p in [0, 100]: with h = (N - 1) p / 100 linear between the order statistics floor(h) and floor(h) + 1.
+// y[i] = the p[i]-th percentile, p in [0, 100], NaN for any other: with h = (N - 1) p / 100 linear between the order statistics floor(h) and floor(h) + 1.
 // NaN anywhere or an empty x: NaN. r 1e-6, a 1e-6 of the root mean square.
 void percentile_select(Context& context, std::span<const float> x, std::span<const float> p,
                        std::span<float> y) noexcept;
