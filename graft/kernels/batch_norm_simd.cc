@@ -66,11 +66,10 @@ RunMoments run_moments(const float* x, int64_t n) noexcept {
   const float c = m.centre;
   two_row_sums(
       n,
-      [=](const auto& io, int64_t j, auto acc)
-          HWY_ATTR { return hn::Add(acc, hn::Sub(io.load(x + j), hn::Set(io.d, c))); },
-      [=](const auto& io, int64_t j, auto acc) HWY_ATTR {
+      [=](const auto& io, int64_t j, auto& total, auto& squares) HWY_ATTR {
         const auto apart = hn::Sub(io.load(x + j), hn::Set(io.d, c));
-        return hn::MulAdd(apart, apart, acc);
+        total = hn::Add(total, apart);
+        squares = hn::MulAdd(apart, apart, squares);
       },
       &m.rest, &m.squares);
   return m;

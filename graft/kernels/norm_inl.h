@@ -24,17 +24,24 @@ HWY_INLINE int64_t rows_at_once(int64_t n) {
   return fit < 1 ? 1 : fit < kBatch ? fit : kBatch;
 }
 
-// Two sums of a row in one pass over it.
-template <class StepA, class StepB>
-HWY_INLINE void two_row_sums(int64_t n, const StepA& step_a, const StepB& step_b, float* a, float* b) {
-  if constexpr (kSumLanes / kRowLanes <= 4) {  // else the lanes of both would not fit the registers
-    if (n <= kSumBlock) {
-      fold_two_blocks(n, step_a, step_b, a, b);
-      return;
-    }
+// Two sums of a row, in one pass over it where the lanes of both fit the registers. step as in fold_two_blocks.
+template <class Step>
+HWY_INLINE void two_row_sums(int64_t n, const Step& step, float* a, float* b) {
+#if !HWY_MEM_OPS_MIGHT_FAULT
+  if constexpr (kSumLanes / kRowLanes <= 4) {
+    if (n <= kSumBlock) return fold_two_blocks(n, step, a, b);
   }
-  *a = row_sum(n, step_a);
-  *b = row_sum(n, step_b);
+#endif
+  *a = row_sum(n, [&](const auto& io, int64_t j, auto acc) HWY_ATTR {
+    auto other = acc;
+    step(io, j, acc, other);
+    return acc;
+  });
+  *b = row_sum(n, [&](const auto& io, int64_t j, auto acc) HWY_ATTR {
+    auto other = acc;
+    step(io, j, other, acc);
+    return acc;
+  });
 }
 
 // Of up to kBatch rows: centre, rest and rstd of Moments, and -rest rstd.
@@ -59,11 +66,10 @@ struct RowMoments {
       const float c = centre[r];
       two_row_sums(
           n,
-          [=](const auto& io, int64_t j, auto acc)
-              HWY_ATTR { return hn::Add(acc, hn::Sub(io.load(in + j), hn::Set(io.d, c))); },
-          [=](const auto& io, int64_t j, auto acc) HWY_ATTR {
+          [=](const auto& io, int64_t j, auto& sum, auto& squares) HWY_ATTR {
             const auto apart = hn::Sub(io.load(in + j), hn::Set(io.d, c));
-            return hn::MulAdd(apart, apart, acc);
+            sum = hn::Add(sum, apart);
+            squares = hn::MulAdd(apart, apart, squares);
           },
           rest + r, rstd + r);
     }

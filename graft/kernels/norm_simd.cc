@@ -45,56 +45,29 @@ void rms_norm_rows(View<const float, 2> x, const float* weight, float eps, View<
   fence_stream(stream);
 }
 
-// Rows that go through the columns together: a column's chain is loaded and stored once for all of them.
-constexpr int64_t kChainRows = 4;
-
-template <int64_t kRows, bool kResidual, bool kChain>
-HWY_INLINE void rms_norm_backward_some(View<const float, 2> dy, View<const float, 2> x, const float* weight,
-                                       const float* rrms, View<const float, 2> residual, View<float, 2> dx,
-                                       float* dweight, int64_t first) {
-  const int64_t n = x.extent(1);
-  const float *up[kRows], *in[kRows], *add[kRows];
-  float *out[kRows], c[kRows], scale[kRows];
-  for (int64_t r = 0; r < kRows; ++r) {
-    up[r] = dy.row(first + r);
-    in[r] = x.row(first + r);
-    out[r] = dx.row(first + r);
-    add[r] = kResidual ? residual.row(first + r) : nullptr;
-    scale[r] = rrms[first + r];
-  }
-  for (int64_t r = 0; r < kRows; ++r) {
-    const float dot = row_sum(n, [&, r](const auto& io, int64_t j, auto acc) HWY_ATTR {
-      return hn::MulAdd(hn::Mul(io.load(up[r] + j), io.load(weight + j)), io.load(in[r] + j), acc);
-    });
-    c[r] = (scale[r] * scale[r]) * (dot / static_cast<float>(n));
-  }
-  each_lane(n, [&](const auto& io, int64_t j) HWY_ATTR {
-    const auto w = io.load(weight + j);
-    auto chain = kChain ? io.load(dweight + j) : hn::Zero(io.d);
-    for (int64_t r = 0; r < kRows; ++r) {
-      const auto g = io.load(up[r] + j), v = io.load(in[r] + j), by = hn::Set(io.d, scale[r]);
-      if constexpr (kChain) chain = hn::MulAdd(g, hn::Mul(v, by), chain);
-      const auto inner = hn::NegMulAdd(v, hn::Set(io.d, c[r]), hn::Mul(g, w));
-      if constexpr (kResidual) {
-        io.store(hn::MulAdd(by, inner, io.load(add[r] + j)), out[r] + j);
-      } else {
-        io.store(hn::Mul(by, inner), out[r] + j);
-      }
-    }
-    if constexpr (kChain) io.store(chain, dweight + j);
-  });
-}
-
+// A row at a time: it stays in L1 between its passes, which several, often 4 KB apart and so in one set of the cache, would not.
 template <bool kResidual, bool kChain>
 HWY_INLINE void rms_norm_backward_all(View<const float, 2> dy, View<const float, 2> x, const float* weight,
                                       const float* rrms, View<const float, 2> residual, View<float, 2> dx,
                                       float* dweight) {
-  int64_t i = 0;
-  for (; i + kChainRows <= x.extent(0); i += kChainRows) {
-    rms_norm_backward_some<kChainRows, kResidual, kChain>(dy, x, weight, rrms, residual, dx, dweight, i);
-  }
-  for (; i < x.extent(0); ++i) {
-    rms_norm_backward_some<1, kResidual, kChain>(dy, x, weight, rrms, residual, dx, dweight, i);
+  const int64_t n = x.extent(1);
+  for (int64_t i = 0; i < x.extent(0); ++i) {
+    const float *up = dy.row(i), *in = x.row(i), *add = kResidual ? residual.row(i) : nullptr, r = rrms[i];
+    float* out = dx.row(i);
+    const float dot = row_sum(n, [=](const auto& io, int64_t j, auto acc) HWY_ATTR {
+      return hn::MulAdd(hn::Mul(io.load(up + j), io.load(weight + j)), io.load(in + j), acc);
+    });
+    const float c = (r * r) * (dot / static_cast<float>(n));
+    each_lane(n, [=](const auto& io, int64_t j) HWY_ATTR {
+      const auto g = io.load(up + j), v = io.load(in + j), by = hn::Set(io.d, r);
+      if constexpr (kChain) io.store(hn::MulAdd(g, hn::Mul(v, by), io.load(dweight + j)), dweight + j);
+      const auto inner = hn::NegMulAdd(v, hn::Set(io.d, c), hn::Mul(g, io.load(weight + j)));
+      if constexpr (kResidual) {
+        io.store(hn::MulAdd(by, inner, io.load(add + j)), out + j);
+      } else {
+        io.store(hn::Mul(by, inner), out + j);
+      }
+    });
   }
 }
 
@@ -211,63 +184,37 @@ void layer_norm_dropout_rows(View<const float, 2> x, const Affine<float>& affine
   fence_stream(stream);
 }
 
-template <int64_t kRows, bool kChain>
-HWY_INLINE void layer_norm_backward_some(View<const float, 2> dy, View<const float, 2> x, const float* gamma,
-                                         const float* mean, const float* rstd, View<float, 2> dx, float* dgamma,
-                                         float* dbeta, int64_t first) {
-  const int64_t n = x.extent(1);
-  const auto size = static_cast<float>(n);
-  const float *up[kRows], *in[kRows];
-  float *out[kRows], m[kRows], scale[kRows], a[kRows], b[kRows];
-  for (int64_t r = 0; r < kRows; ++r) {
-    up[r] = dy.row(first + r);
-    in[r] = x.row(first + r);
-    out[r] = dx.row(first + r);
-    m[r] = mean[first + r];
-    scale[r] = rstd[first + r];
-  }
-  const auto normed = [&](const auto& io, int64_t r, int64_t j) HWY_ATTR {
-    return hn::Mul(hn::Sub(io.load(in[r] + j), hn::Set(io.d, m[r])), hn::Set(io.d, scale[r]));
-  };
-  for (int64_t r = 0; r < kRows; ++r) {
-    two_row_sums(
-        n,
-        [&](const auto& io, int64_t j, auto acc)
-            HWY_ATTR { return hn::MulAdd(io.load(up[r] + j), io.load(gamma + j), acc); },
-        [&](const auto& io, int64_t j, auto acc)
-            HWY_ATTR { return hn::MulAdd(hn::Mul(io.load(up[r] + j), io.load(gamma + j)), normed(io, r, j), acc); },
-        a + r, b + r);
-    a[r] /= size;
-    b[r] /= size;
-  }
-  each_lane(n, [&](const auto& io, int64_t j) HWY_ATTR {
-    const auto w = io.load(gamma + j);
-    auto to_gamma = kChain ? io.load(dgamma + j) : hn::Zero(io.d), to_beta = kChain ? io.load(dbeta + j) : to_gamma;
-    for (int64_t r = 0; r < kRows; ++r) {
-      const auto g = io.load(up[r] + j), hat = normed(io, r, j);
-      if constexpr (kChain) {
-        to_gamma = hn::MulAdd(g, hat, to_gamma);
-        to_beta = hn::Add(to_beta, g);
-      }
-      const auto inner = hn::NegMulAdd(hat, hn::Set(io.d, b[r]), hn::MulSub(g, w, hn::Set(io.d, a[r])));
-      io.store(hn::Mul(hn::Set(io.d, scale[r]), inner), out[r] + j);
-    }
-    if constexpr (kChain) {
-      io.store(to_gamma, dgamma + j);
-      io.store(to_beta, dbeta + j);
-    }
-  });
-}
-
 template <bool kChain>
 HWY_INLINE void layer_norm_backward_all(View<const float, 2> dy, View<const float, 2> x, const float* gamma,
                                         const float* mean, const float* rstd, View<float, 2> dx, float* dgamma,
                                         float* dbeta) {
-  int64_t i = 0;
-  for (; i + kChainRows <= x.extent(0); i += kChainRows) {
-    layer_norm_backward_some<kChainRows, kChain>(dy, x, gamma, mean, rstd, dx, dgamma, dbeta, i);
+  const int64_t n = x.extent(1);
+  const auto size = static_cast<float>(n);
+  for (int64_t i = 0; i < x.extent(0); ++i) {
+    const float *up = dy.row(i), *in = x.row(i), centre = mean[i], r = rstd[i];
+    float *out = dx.row(i), a, b;
+    two_row_sums(
+        n,
+        [=](const auto& io, int64_t j, auto& to_a, auto& to_b) HWY_ATTR {
+          const auto g = io.load(up + j), w = io.load(gamma + j);
+          const auto hat = hn::Mul(hn::Sub(io.load(in + j), hn::Set(io.d, centre)), hn::Set(io.d, r));
+          to_a = hn::MulAdd(g, w, to_a);
+          to_b = hn::MulAdd(hn::Mul(g, w), hat, to_b);
+        },
+        &a, &b);
+    a /= size;
+    b /= size;
+    each_lane(n, [=](const auto& io, int64_t j) HWY_ATTR {
+      const auto g = io.load(up + j), by = hn::Set(io.d, r);
+      const auto hat = hn::Mul(hn::Sub(io.load(in + j), hn::Set(io.d, centre)), by);
+      if constexpr (kChain) {
+        io.store(hn::MulAdd(g, hat, io.load(dgamma + j)), dgamma + j);
+        io.store(hn::Add(io.load(dbeta + j), g), dbeta + j);
+      }
+      const auto inner = hn::NegMulAdd(hat, hn::Set(io.d, b), hn::MulSub(g, io.load(gamma + j), hn::Set(io.d, a)));
+      io.store(hn::Mul(by, inner), out + j);
+    });
   }
-  for (; i < x.extent(0); ++i) layer_norm_backward_some<1, kChain>(dy, x, gamma, mean, rstd, dx, dgamma, dbeta, i);
 }
 
 void layer_norm_backward_rows(View<const float, 2> dy, View<const float, 2> x, const float* gamma, const float* mean,

@@ -97,6 +97,20 @@ HWY_INLINE void fence_stream(bool stream) {
   if (stream) hwy::FlushStream();
 }
 
+// The upper part of the tree. Constant indices, so that acc stays in registers.
+template <int64_t kCount, class V, class Combine>
+HWY_INLINE V join_vectors(V* acc, const Combine& combine) {
+  if constexpr (kCount == 1) {
+    return acc[0];
+  } else {
+    [&]<size_t... I>(std::index_sequence<I...>) HWY_ATTR {
+      ((acc[I] = combine(RowTag(), acc[I], acc[I + kCount / 2])), ...);
+    }
+    (std::make_index_sequence<static_cast<size_t>(kCount / 2)>());
+    return join_vectors<kCount / 2>(acc, combine);
+  }
+}
+
 // One block, n at most kSumBlock: lane i mod 64 takes in element i by step(io, j, lanes), from `start`; combine joins the lanes up the
 // tree. Where 64 lanes fill at most eight vectors nothing goes through memory.
 template <class Step, class Combine>
@@ -118,10 +132,7 @@ HWY_INLINE float fold_block(int64_t n, float start, const Step& step, const Comb
       };
       ((acc[I] = rest(j + static_cast<int64_t>(I) * kRowLanes, acc[I])), ...);
 #endif
-      for (size_t width = kVectors / 2; width >= 1; width /= 2) {
-        for (size_t i = 0; i < width; ++i) acc[i] = combine(RowTag(), acc[i], acc[i + width]);
-      }
-      return fold_vector(RowTag(), acc[0], combine);
+      return fold_vector(RowTag(), join_vectors<kVectors>(acc, combine), combine);
     }
     (std::make_index_sequence<static_cast<size_t>(kVectors)>());
   } else {
@@ -131,10 +142,10 @@ HWY_INLINE float fold_block(int64_t n, float start, const Step& step, const Comb
   }
 }
 
-// Two sums over the same elements in one pass, on targets where both fit the registers (eight vectors).
-template <class StepA, class StepB>
-HWY_INLINE void fold_two_blocks(int64_t n, const StepA& step_a, const StepB& step_b, float* a, float* b) {
+// Two sums over the same elements in one pass, for targets where both fit the registers: step(io, j, left, right) takes in the terms at j.
 #if !HWY_MEM_OPS_MIGHT_FAULT
+template <class Step>
+HWY_INLINE void fold_two_blocks(int64_t n, const Step& step, float* a, float* b) {
   constexpr int64_t kVectors = kSumLanes / kRowLanes;
   [&]<size_t... I>(std::index_sequence<I...>) HWY_ATTR {
     const WholeIo<RowTag> whole;
@@ -142,32 +153,23 @@ HWY_INLINE void fold_two_blocks(int64_t n, const StepA& step_a, const StepB& ste
     hn::Vec<RowTag> left[kVectors] = {((void)I, zero)...}, right[kVectors] = {((void)I, zero)...};
     int64_t j = 0;
     for (; j + kSumLanes <= n; j += kSumLanes) {
-      ((left[I] = step_a(whole, j + static_cast<int64_t>(I) * kRowLanes, left[I]),
-        right[I] = step_b(whole, j + static_cast<int64_t>(I) * kRowLanes, right[I])),
-       ...);
+      (step(whole, j + static_cast<int64_t>(I) * kRowLanes, left[I], right[I]), ...);
     }
-    const auto rest = [&](int64_t at, hn::Vec<RowTag>* l, hn::Vec<RowTag>* r) HWY_ATTR {
+    const auto rest = [&](int64_t at, hn::Vec<RowTag>& l, hn::Vec<RowTag>& r) HWY_ATTR {
       if (at >= n) return;
       const TailIo io(n - at < kRowLanes ? n - at : kRowLanes);
-      *l = hn::IfThenElse(io.mask, step_a(io, at, *l), *l);
-      *r = hn::IfThenElse(io.mask, step_b(io, at, *r), *r);
+      auto more_l = l, more_r = r;
+      step(io, at, more_l, more_r);
+      l = hn::IfThenElse(io.mask, more_l, l);
+      r = hn::IfThenElse(io.mask, more_r, r);
     };
-    (rest(j + static_cast<int64_t>(I) * kRowLanes, left + I, right + I), ...);
-    for (size_t width = kVectors / 2; width >= 1; width /= 2) {
-      for (size_t i = 0; i < width; ++i) {
-        left[i] = hn::Add(left[i], left[i + width]);
-        right[i] = hn::Add(right[i], right[i + width]);
-      }
-    }
-    *a = fold_vector(RowTag(), left[0], AddLanes());
-    *b = fold_vector(RowTag(), right[0], AddLanes());
+    (rest(j + static_cast<int64_t>(I) * kRowLanes, left[I], right[I]), ...);
+    *a = fold_vector(RowTag(), join_vectors<kVectors>(left, AddLanes()), AddLanes());
+    *b = fold_vector(RowTag(), join_vectors<kVectors>(right, AddLanes()), AddLanes());
   }
   (std::make_index_sequence<static_cast<size_t>(kVectors)>());
-#else
-  *a = fold_block(n, 0.0f, step_a, AddLanes());
-  *b = fold_block(n, 0.0f, step_b, AddLanes());
-#endif
 }
+#endif
 
 // The sum of a row, blocks of 4,096 folded as sum_vector of the reference folds them. step as in fold_block.
 template <class Step>
