@@ -170,7 +170,7 @@ struct Stencil {
     }
     auto** source = reinterpret_cast<const float**>(scratch);
     auto* ends = reinterpret_cast<float*>(scratch + static_cast<size_t>(m) * sizeof(float*));
-    const auto wrap = [](int64_t at, int64_t size) { return ((at % size) + size) % size; };
+    const auto wrap = [](int64_t at, int64_t size) { return at >= 0 && at < size ? at : ((at % size) + size) % size; };
     const GridTable& kernels = table();
     for (int64_t k = 0; k < m; ++k) {
       source[k] = row_of(wrap(z + offset(k, 0), u.extent(0)), wrap(i + offset(k, 1), u.extent(1)));

@@ -12,23 +12,32 @@ HWY_INLINE V laplacian(D d, V above, V below, V left, V right, V x) {
 template <class Cell>
 HWY_INLINE void over_row(const float* above, const float* row, const float* below, float* y, int64_t width,
                          bool periodic, const Cell& cell) {
-  const auto at = [=](auto d, int64_t j, int64_t left, int64_t right) HWY_ATTR {
+  const auto value = [=](auto d, int64_t j, int64_t left, int64_t right) HWY_ATTR {
     const auto x = hn::LoadU(d, row + j);
     const auto l = laplacian(d, hn::LoadU(d, above + j), hn::LoadU(d, below + j), hn::LoadU(d, row + left),
                              hn::LoadU(d, row + right), x);
-    hn::StoreU(cell(d, l, x, j), d, y + j);
+    return cell(d, l, x, j);
   };
+  const LaneTag one;
+  const RowTag many;
   const int64_t last = width - 1;
   if (periodic) {
-    at(LaneTag(), 0, last, width > 1 ? 1 : 0);
-    if (last > 0) at(LaneTag(), last, last - 1, 0);
+    const auto first_cell = value(one, 0, last, width > 1 ? 1 : 0);
+    if (last > 0) hn::StoreU(value(one, last, last - 1, 0), one, y + last);
+    hn::StoreU(first_cell, one, y);
   } else {
     y[0] = row[0];
     y[last] = row[last];
   }
-  int64_t j = 1;
-  for (; j + kRowLanes <= last; j += kRowLanes) at(RowTag(), j, j - 1, j + 1);
-  for (; j < last; ++j) at(LaneTag(), j, j - 1, j + 1);
+  if (last - 1 < kRowLanes) {
+    for (int64_t j = 1; j < last; ++j) hn::StoreU(value(one, j, j - 1, j + 1), one, y + j);
+    return;
+  }
+  // The last vector overlaps the one before it; it is computed first, as y may be what a cell reads of itself.
+  const int64_t tail = last - kRowLanes;
+  const auto end = value(many, tail, tail - 1, tail + 1);
+  for (int64_t j = 1; j < tail; j += kRowLanes) hn::StoreU(value(many, j, j - 1, j + 1), many, y + j);
+  hn::StoreU(end, many, y + tail);
 }
 
 void heat(const float* above, const float* row, const float* below, float r, float* y, int64_t width,
@@ -73,5 +82,8 @@ void stencil(const float* const* source, const float* coeffs, int64_t m, float* 
     stencil_block(RowTag(), source, coeffs, m, y, j, past, std::index_sequence<0>());
   }
   if (past) flush_past();
+  if (j < n && n >= kRowLanes) {  // the last vector overlaps the one before it
+    return stencil_block(RowTag(), source, coeffs, m, y, n - kRowLanes, false, std::index_sequence<0>());
+  }
   for (; j < n; ++j) stencil_block(LaneTag(), source, coeffs, m, y, j, false, std::index_sequence<0>());
 }
