@@ -33,7 +33,8 @@ HWY_INLINE void fill(T* out, int64_t n, bool stream, const Value& value) {
   const auto single = [&](int64_t end) HWY_ATTR {
     for (; i < end; ++i) hn::StoreU(value(LaneTag(), i), Tag<LaneTag>(), to + i);
   };
-  if (stream) {
+  constexpr bool kWhole = kRowLanes * sizeof(T) >= 16;  // Stream writes 16 bytes even of a shorter vector
+  if (kWhole && stream) {
     const auto apart =
         static_cast<int64_t>(reinterpret_cast<uintptr_t>(out) / sizeof(T) % static_cast<size_t>(kRowLanes));
     single(HWY_MIN(n, apart == 0 ? 0 : kRowLanes - apart));

@@ -113,17 +113,23 @@ TEST(Quantize, LargeOutputs) {
   const std::vector<float> x = test::random_values<float>(kSize, 1);
   std::vector<f16> y(x.size() + 3), z(x.size());
   std::vector<int8_t> q(x.size());
-  test::TestContext t(2);
-  quantize_f32_to_f16(t.context, x, std::span(y).subspan(3));
-  for (size_t i = 0; i < x.size(); ++i) ASSERT_EQ(y[i + 3].bits, to_f16(x[i]).bits) << i;
   std::vector<float> scale(1);
-  t.context.reserve(quantize_scratch(1, kSize));
-  quantize_f16_to_i8(t.context, View<const f16, 2>(y.data() + 3, 1, kSize), View<int8_t, 2>(q.data(), 1, kSize), scale);
-  dequantize_i8_to_f16(t.context, View<const int8_t, 2>(q.data(), 1, kSize), scale, View<f16, 2>(z.data(), 1, kSize));
-  for (size_t i = 0; i < x.size(); ++i) {
-    ASSERT_EQ(q[i], static_cast<int>(std::nearbyint(to_float(y[i + 3]) / scale[0]))) << i;
-    ASSERT_EQ(z[i].bits, to_f16(static_cast<float>(q[i]) * scale[0]).bits) << i;
+  const CpuLevel top = cpu_level();
+  for (const CpuLevel level : cpu_levels_available()) {
+    set_cpu_level(level);
+    test::TestContext t(2);
+    t.context.reserve(quantize_scratch(1, kSize));
+    quantize_f32_to_f16(t.context, x, std::span(y).subspan(3));
+    quantize_f16_to_i8(t.context, View<const f16, 2>(y.data() + 3, 1, kSize), View<int8_t, 2>(q.data(), 1, kSize),
+                       scale);
+    dequantize_i8_to_f16(t.context, View<const int8_t, 2>(q.data(), 1, kSize), scale, View<f16, 2>(z.data(), 1, kSize));
+    for (size_t i = 0; i < x.size(); ++i) {
+      ASSERT_EQ(y[i + 3].bits, to_f16(x[i]).bits) << i;
+      ASSERT_EQ(q[i], static_cast<int>(std::nearbyint(to_float(y[i + 3]) / scale[0]))) << i;
+      ASSERT_EQ(z[i].bits, to_f16(static_cast<float>(q[i]) * scale[0]).bits) << i;
+    }
   }
+  set_cpu_level(top);
 }
 
 TEST(Quantize, WrongShapesAreErrors) {
