@@ -37,7 +37,6 @@ AdamWScalars<T> scalars_of(const AdamWStep& step) noexcept {
   const auto t = static_cast<double>(step.t);
   AdamWScalars<T> s;
   s.grad_scale = static_cast<T>(step.grad_scale);
-  s.beta1 = static_cast<T>(step.beta1);
   s.one_minus_beta1 = static_cast<T>(1 - step.beta1);
   s.beta2 = static_cast<T>(step.beta2);
   s.one_minus_beta2 = static_cast<T>(1 - step.beta2);

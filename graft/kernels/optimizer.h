@@ -8,10 +8,11 @@
 namespace graft {
 
 // AdamW (arXiv:1711.05101; torch.optim.AdamW), one step t >= 1 over one tensor:
-//   g' = grad_scale * g;  p <- p * (1 - lr * weight_decay);  m <- m + (1 - beta1)(g' - m) as beta1*m + (1-beta1)*g';  v <- beta2*v + (1-beta2)*g'^2
+//   g' = grad_scale * g;  p <- p * (1 - lr * weight_decay);  m <- m + (1 - beta1)(g' - m);  v <- beta2*v + (1-beta2)*g'^2
 //   p <- p - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
-// In this order: p <- fma(p, decay, -(step * m) / fma(sqrt(v), 1 / sqrt(1 - beta2^t), eps)), step = lr / (1 - beta1^t), and m, v by one
-// fused multiply-add each on the rounded product with g' or g'^2. |m| and v below 2^-100 become 0. Scalars are computed in f64 once and rounded to f32 once. Elementwise: bits do not depend on threads.
+// In this order: p <- fma(p, decay, -(step * m) / fma(sqrt(v), 1 / sqrt(1 - beta2^t), eps)), step = lr / (1 - beta1^t); m by one
+// fused multiply-add on the rounded difference, which loses less than beta1*m + (1-beta1)*g' where the two cancel; v by one on the rounded
+// product with g'^2. |m| and v below 2^-100 become 0. Scalars are computed in f64 once and rounded to f32 once. Elementwise: bits do not depend on threads.
 struct AdamWStep {
   double lr = 1e-4, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
   int64_t t = 1;

@@ -18,7 +18,7 @@ void adamw_range(const AdamWScalars<T>& s, const T* grad, T* param, T* m, T* v, 
   constexpr T kTiny = static_cast<T>(0x1p-100);
   for (int64_t i = 0; i < n; ++i) {
     const T g = s.grad_scale * (kClip ? clamped(grad[i], s.clip) : grad[i]);
-    T mi = std::fma(s.beta1, m[i], s.one_minus_beta1 * g);
+    T mi = std::fma(s.one_minus_beta1, g - m[i], m[i]);
     T vi = std::fma(s.beta2, v[i], s.one_minus_beta2 * (g * g));
     mi = std::abs(mi) < kTiny ? T{0} : mi;  // NaN stays
     vi = vi < kTiny ? T{0} : vi;

@@ -29,7 +29,8 @@ void adamw_range(const AdamWScalars<float>& s, const float* grad, float* param, 
     auto g = io.load(grad + j);
     if constexpr (kClip) g = clamped(d, g, c.clip);
     g = hn::Mul(hn::Set(d, c.grad_scale), g);
-    auto mj = hn::MulAdd(hn::Set(d, c.beta1), io.load(m + j), hn::Mul(hn::Set(d, c.one_minus_beta1), g));
+    auto mj = io.load(m + j);
+    mj = hn::MulAdd(hn::Set(d, c.one_minus_beta1), hn::Sub(g, mj), mj);
     auto vj = hn::MulAdd(hn::Set(d, c.beta2), io.load(v + j), hn::Mul(hn::Set(d, c.one_minus_beta2), hn::Mul(g, g)));
     mj = hn::IfThenZeroElse(hn::Lt(hn::Abs(mj), tiny), mj);
     vj = hn::IfThenZeroElse(hn::Lt(vj, tiny), vj);

@@ -7,7 +7,7 @@ namespace graft {
 // AdamW's constants of one step, rounded to T once.
 template <typename T>
 struct AdamWScalars {
-  T grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
+  T grad_scale, one_minus_beta1, beta2, one_minus_beta2;
   T decay;       // 1 - lr * weight_decay
   T step;        // lr / (1 - beta1^t)
   T root_scale;  // 1 / sqrt(1 - beta2^t)
