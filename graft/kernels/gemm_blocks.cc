@@ -8,13 +8,10 @@
 
 namespace graft {
 namespace blocked {
-namespace {
 
 void round_to_bf16(float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] = to_float(to_bf16(x[i]));
 }
-
-}  // namespace
 
 // f32 panels are multiplied where they lie, and the hardware follows them well.
 Ahead ahead_nt(const Operand<float>& w, int64_t o0, int64_t k0, int64_t n) {

@@ -167,6 +167,8 @@ void pack_f32(Context& context, View<const float, 2> x, int64_t row_begin, int64
 void pack_pairs(Context& context, const DotTable& dot, View<const float, 2> x, int64_t row_begin, int64_t rows,
                 int64_t stride);
 
+void round_to_bf16(float* x, int64_t n);
+
 const DotTable* dot_table(Compute compute);  // null: f32 arithmetic
 bool enough_scratch(Context& context, int64_t rows, int64_t summed, int64_t outputs);
 

@@ -1,0 +1,14 @@
+#include "graft/kernels/moe_ref_inl.h"
+
+namespace graft {
+
+template <typename T>
+const MoeRefTable<T>& moe_ref() noexcept {
+  static constexpr MoeRefTable<T> kTable = {
+      {scatter<T>, weigh<T>}, choose<T>, route_backward<T>, product<T>, gradient<T>};
+  return kTable;
+}
+template const MoeRefTable<float>& moe_ref<float>() noexcept;
+template const MoeRefTable<double>& moe_ref<double>() noexcept;
+
+}  // namespace graft
