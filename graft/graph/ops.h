@@ -70,6 +70,49 @@ Value attention(Graph& g, Value q, Value k, Value v, Value sequence_offsets, con
 // silu(gate) * up.
 Value swiglu(Graph& g, Value gate, Value up);
 
+// y = x * sigmoid(z) + residual, a gate z [rows, 1] for each row (Qwen2-MoE's shared expert); residual may be none.
+Value row_gate(Graph& g, Value x, Value z, Value residual);
+
+// The router of a mixture of experts (kernels/moe_route.h) on its logits [tokens, experts]. With a capacity factor c > 0 an expert takes at
+// most ceil(c * tokens * top_k / experts) tokens.
+struct RouteAttr {
+  int64_t top_k = 1;
+  bool renormalize = true;
+  double capacity_factor = 0;
+};
+struct Routing {
+  Value logits, weights;         // [tokens, experts], [tokens, top_k]
+  Value experts, offsets, rows;  // i32 [tokens, top_k], [experts + 1, 1], [tokens, top_k]
+  Value
+      statistics;  // [2 experts + 2, 1]: mean p, mean lse^2, share of assignments dropped, share of assignments (no gradient)
+};
+Routing route(Graph& g, Value logits, const RouteAttr& attr);
+
+// What a run adds to its loss for the routers of all layers, by their statistics. With f_e an expert's share of the assignments and P_e its mean p:
+//   layers: aux = sum over layers of E sum_e f_e P_e (moe.md 2.8); joint: E K sum_e mean_l(f_e) mean_l(P_e), transformers' load_balancing_loss_func
+//   z = sum over layers of mean lse^2
+// values f64, written: aux, z, mean share dropped, then f of each layer. The gradients, with `train`, are of scale * (aux_coef * aux + z_coef * z),
+// scale f64 [1] bound: a micro-batch's share of its update. f is a constant.
+struct RouterLossAttr {
+  static constexpr size_t kAux = 0, kZ = 1, kDropped = 2, kShares = 3;
+  int64_t num_experts = 1, top_k = 1;
+  double aux_coef = 0, z_coef = 0;
+  bool joint = false, train = false;
+};
+void router_loss(Graph& g, const std::vector<Value>& statistics, Value scale, Value values, const RouterLossAttr& attr);
+
+// y = residual + sum over a token's experts, ascending, of w * down(silu(gate(x)) * up(x)), as products of all experts at once
+// (kernels/moe_gemm.h). Adapters of experts may differ in rank and be missing.
+struct ExpertProjection {
+  Value weight;
+  AdapterPair adapter;
+};
+struct ExpertWeights {
+  ExpertProjection gate, up, down;
+};
+Value experts(Graph& g, Compute compute, Value x, const Routing& routing, const std::vector<ExpertWeights>& weights,
+              Value residual);
+
 // y[i] = x[rows[i]]: rows i32 [labels], ascending.
 Value gather_rows(Graph& g, Value x, Value rows);
 

@@ -189,15 +189,18 @@ class Products {
     const int64_t written =
         std::min(kGemmPanel, outputs_of(product.sources[0], product.sources[0].w[e]) - o0);  // others may have more
     if (written <= 0) return;
+    bool held = false, stored = false;  // c holds sums; y does
     for (size_t s = 0; s < product.sources.size(); ++s) {
       const ExpertSource<float>& source = product.sources[s];
       const Operand<float>& w = source.w[e];
       const int64_t columns = std::min(kGemmPanel, outputs_of(source, w) - o0);
+      held = held && source.continues;
       if (columns > 0) {
         source_sums(table_, source, w, packer.rows_at(context_, plan.packed[s], source.x, row), count, o0, columns,
-                    source.continues, scratch, c);
+                    held, scratch, c);
+        held = true;
       }
-      if (s + 1 < product.sources.size() && product.sources[s + 1].continues) continue;
+      if (!held || (s + 1 < product.sources.size() && product.sources[s + 1].continues)) continue;
       if (product.by_token) {
         moe_.scatter(c, kGemmPanel, count, rows_.rows.data() + row, rows_.top_k,
                      product.weights.empty() ? nullptr : product.weights.data(), product.y.data() + o0,
@@ -205,7 +208,8 @@ class Products {
       } else {
         float* const y = product.y.row(row) + o0;
         table_.finish(c, kGemmPanel, count, written, product.scales.empty() ? 1.0f : product.scales[e], nullptr,
-                      s > 0 && !source.continues ? y : nullptr, product.y.stride(0), y, product.y.stride(0));
+                      stored ? y : nullptr, product.y.stride(0), y, product.y.stride(0));
+        stored = true;
       }
     }
   }

@@ -69,7 +69,10 @@ void expert_weight_gradients(Context& context, const ExpertRows& rows, std::span
   context.pool().parallel((count + kGrain - 1) / kGrain, [&](int64_t task, int) {
     for (int64_t i = task * kGrain; i < std::min(count, (task + 1) * kGrain); ++i) {
       const auto assignment = static_cast<size_t>(rows.rows[static_cast<size_t>(i)]);
-      dweights[assignment] = t.weigh(u.row(i), h.row(i), u.extent(1), weights[assignment]);
+      const T weight = weights[assignment];
+      dweights[assignment] = t.dot(u.row(i), h.row(i), u.extent(1));
+      t.scale(u.row(i), weight, nullptr, u.row(i), u.extent(1));
+      t.scale(h.row(i), weight, nullptr, h.row(i), h.extent(1));
     }
   });
 }

@@ -5,7 +5,7 @@ namespace graft {
 template <typename T>
 const MoeRefTable<T>& moe_ref() noexcept {
   static constexpr MoeRefTable<T> kTable = {
-      {scatter<T>, weigh<T>}, choose<T>, route_backward<T>, product<T>, gradient<T>};
+      {scatter<T>, dot<T>, scale<T>}, choose<T>, route_backward<T>, product<T>, gradient<T>};
   return kTable;
 }
 template const MoeRefTable<float>& moe_ref<float>() noexcept;

@@ -24,10 +24,13 @@ void scatter(const T* c, int64_t c_stride, int64_t rows, const int32_t* assignme
 }
 
 template <typename T>
-T weigh(T* u, T* h, int64_t n, T weight) noexcept {
-  const T sum = sum_vector<T>(n, [&](T lane, int64_t j) { return std::fma(u[j], h[j], lane); });
-  for (int64_t j = 0; j < n; ++j) u[j] *= weight, h[j] *= weight;
-  return sum;
+T dot(const T* a, const T* b, int64_t n) noexcept {
+  return sum_vector<T>(n, [&](T lane, int64_t j) { return std::fma(a[j], b[j], lane); });
+}
+
+template <typename T>
+void scale(const T* x, T s, const T* residual, T* y, int64_t n) noexcept {
+  for (int64_t j = 0; j < n; ++j) y[j] = residual != nullptr ? std::fma(x[j], s, residual[j]) : x[j] * s;
 }
 
 // A short list kept in order, so that a row is read once.
@@ -123,14 +126,18 @@ void product(const ExpertRows& rows, const ExpertProduct<T>& p, int64_t begin, i
     const int64_t last = rows.offsets[expert + 1];
     for (int64_t row = rows.offsets[expert]; row < last; row += kRowsAtOnce) {
       const int64_t count = std::min(kRowsAtOnce, last - row);
-      bool again = false;  // y holds a source's sums
+      bool held = false, again = false;  // c holds sums; y does
       for (size_t s = 0; s < p.sources.size(); ++s) {
         const ExpertSource<T>& source = p.sources[s];
         const Operand<T>& w = source.w[expert];
         const int64_t columns =
             std::min(end, source.transposed ? w.in_features() : w.out_features());  // other experts may have more
-        if (columns > begin) source_sums(rows, source, w, row, count, begin, columns, c, source.continues);
-        if (s + 1 < p.sources.size() && p.sources[s + 1].continues) continue;
+        held = held && source.continues;
+        if (columns > begin) {
+          source_sums(rows, source, w, row, count, begin, columns, c, held);
+          held = true;
+        }
+        if (!held || (s + 1 < p.sources.size() && p.sources[s + 1].continues)) continue;
         const int64_t written = std::min(end, p.sources[0].transposed ? p.sources[0].w[expert].in_features()
                                                                       : p.sources[0].w[expert].out_features()) -
                                 begin;

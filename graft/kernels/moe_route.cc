@@ -19,6 +19,13 @@ const MoeRefTable<T>& table() noexcept {
   return pick_reference(moe_ref<T>(), moe_fma<T>());
 }
 template <typename T>
+const MoeTable<T>& row_table() noexcept {
+  if constexpr (std::is_same_v<T, float>) {
+    if (const MoeTable<float>* simd = moe_simd()) return *simd;
+  }
+  return table<T>().rows;
+}
+template <typename T>
 const LossTable<T>& softmax_table() noexcept {
   if constexpr (std::is_same_v<T, float>) {
     if (const LossTable<float>* simd = loss_simd()) return *simd;
@@ -28,6 +35,8 @@ const LossTable<T>& softmax_table() noexcept {
 
 float log_of(float x) noexcept { return log_f32(x); }
 double log_of(double x) noexcept { return log_f64(x); }
+float sigmoid(float z) noexcept { return 1.0f / (1.0f + exp_f32(-z)); }
+double sigmoid(double z) noexcept { return 1.0 / (1.0 + exp_f64(-z)); }
 
 // p = softmax(p) in place; returns log sum exp of what was there.
 template <typename T>
@@ -61,6 +70,11 @@ void sort_by_expert(const RouteArgs<T>& args) noexcept {
   }
   for (size_t e = experts; e > 0; --e) offsets[e] = offsets[e - 1];  // each is the next one's begin by now
   offsets[0] = 0;
+  const auto all = static_cast<double>(std::max<int64_t>(1, assignments));
+  for (size_t e = 0; e < experts; ++e) {
+    args.statistics[experts + 2 + e] = static_cast<T>(static_cast<double>(offsets[e + 1] - offsets[e]) / all);
+  }
+  args.statistics[experts + 1] = T{0};
   if (args.capacity <= 0) return;
   int32_t kept = 0, begin = 0;
   for (size_t e = 0; e < experts; ++e) {
@@ -72,6 +86,7 @@ void sort_by_expert(const RouteArgs<T>& args) noexcept {
     kept += count, begin = end;
     offsets[e + 1] = kept;
   }
+  args.statistics[experts + 1] = static_cast<T>(1 - static_cast<double>(kept) / all);
 }
 
 }  // namespace
@@ -99,7 +114,8 @@ void route(Context& context, const RouteArgs<T>& args) noexcept {
   for (T& mean : means) mean *= share;
   double squares = 0;
   for (const T lse : args.lse) squares += static_cast<double>(lse) * static_cast<double>(lse);
-  args.statistics.back() = static_cast<T>(tokens == 0 ? 0.0 : squares / static_cast<double>(tokens));
+  args.statistics[static_cast<size_t>(experts)] =
+      static_cast<T>(tokens == 0 ? 0.0 : squares / static_cast<double>(tokens));
 }
 
 template <typename T>
@@ -123,6 +139,39 @@ void route_backward(Context& context, const RouteBackwardArgs<T>& args) noexcept
     }
   });
 }
+
+template <typename T>
+void row_gate(Context& context, View<const T, 2> x, std::span<const T> z, View<const T, 2> residual,
+              View<T, 2> y) noexcept {
+  const MoeTable<T>& t = row_table<T>();
+  for_row_ranges(context, x.extent(0), x.extent(1), [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      t.scale(x.row(i), sigmoid(z[static_cast<size_t>(i)]), residual.data() == nullptr ? nullptr : residual.row(i),
+              y.row(i), x.extent(1));
+    }
+  });
+}
+
+template <typename T>
+void row_gate_backward(Context& context, View<const T, 2> dy, View<const T, 2> x, std::span<const T> z, View<T, 2> dx,
+                       std::span<T> dz) noexcept {
+  const MoeTable<T>& t = row_table<T>();
+  for_row_ranges(context, x.extent(0), x.extent(1), [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const T s = sigmoid(z[static_cast<size_t>(i)]);
+      dz[static_cast<size_t>(i)] = s * (T{1} - s) * t.dot(dy.row(i), x.row(i), x.extent(1));
+      t.scale(dy.row(i), s, nullptr, dx.row(i), x.extent(1));
+    }
+  });
+}
+
+#define GRAFT_INSTANTIATE(T)                                                                                        \
+  template void row_gate<T>(Context&, View<const T, 2>, std::span<const T>, View<const T, 2>, View<T, 2>) noexcept; \
+  template void row_gate_backward<T>(Context&, View<const T, 2>, View<const T, 2>, std::span<const T>, View<T, 2>,  \
+                                     std::span<T>) noexcept;
+GRAFT_INSTANTIATE(float)
+GRAFT_INSTANTIATE(double)
+#undef GRAFT_INSTANTIATE
 
 template void route<float>(Context&, const RouteArgs<float>&) noexcept;
 template void route<double>(Context&, const RouteArgs<double>&) noexcept;

@@ -18,8 +18,9 @@ namespace graft {
 // rows[offsets[e]] … rows[offsets[e + 1] - 1], tokens ascending. With a capacity an expert keeps its first `capacity`
 // tokens; the others' weights stay as they are, and no expert sees them.
 //
-// statistics[e] = mean over tokens of p[:, e] (tokens ascending in blocks of 512), statistics[experts] = mean of lse^2
-// (f64), lse = log sum exp z of a token.
+// statistics: mean over tokens of p[:, e] (tokens ascending in blocks of 512), per expert; mean of lse^2, lse = log sum exp z of
+// a token; share of the assignments dropped for the capacity; share of the assignments that chose e, per expert. The last
+// three in f64.
 template <typename T>
 struct RouteArgs {
   View<const T, 2> logits;
@@ -32,12 +33,12 @@ struct RouteArgs {
   std::span<T> lse;            // [tokens], written
   std::span<int32_t> offsets;  // [experts + 1], written
   std::span<int32_t> rows;     // [tokens * top_k], the first offsets[experts] written
-  std::span<T> statistics;     // [experts + 1], written
+  std::span<T> statistics;     // [2 experts + 2], written
 };
 template <typename T>
 void route(Context& context, const RouteArgs<T>& args) noexcept;
 
-// With dw [tokens, top_k] the gradient of the weights and ds [experts + 1] that of the statistics (either may be empty):
+// With dw [tokens, top_k] the gradient of the weights and ds that of the statistics (either may be empty; the shares have none):
 //   dp_e = ds_e / tokens (all e) + for the chosen (dw_k - sum_j w_j dw_j) / s, s the sum of the chosen p (renormalize), or dw_k;
 //   dz_e = p_e (dp_e - sum_j p_j dp_j) + (2 / tokens) ds[experts] lse p_e.
 // The choice itself is piecewise constant and has no gradient. Sums ascend.
@@ -53,5 +54,14 @@ struct RouteBackwardArgs {
 };
 template <typename T>
 void route_backward(Context& context, const RouteBackwardArgs<T>& args) noexcept;
+
+// y[i] = x[i] * sigmoid(z[i]) (+ residual[i], one fused multiply-add): a gate for each row. residual may be null or y.
+template <typename T>
+void row_gate(Context& context, View<const T, 2> x, std::span<const T> z, View<const T, 2> residual,
+              View<T, 2> y) noexcept;
+// dx = dy * s, dz = s (1 - s) sum_j dy x (64 lanes), s = sigmoid(z). dx may be dy.
+template <typename T>
+void row_gate_backward(Context& context, View<const T, 2> dy, View<const T, 2> x, std::span<const T> z, View<T, 2> dx,
+                       std::span<T> dz) noexcept;
 
 }  // namespace graft

@@ -16,7 +16,7 @@ struct Routed {
         rows(static_cast<size_t>(tokens * top_k), -7),
         offsets(static_cast<size_t>(experts) + 1, -7),
         lse(static_cast<size_t>(tokens)),
-        statistics(static_cast<size_t>(experts) + 1) {
+        statistics(2 * static_cast<size_t>(experts) + 2) {
     args.top_k = top_k;
     args.probabilities = p.view, args.weights = weights.view;
     args.experts = View<int32_t, 2>(experts_of.data(), tokens, top_k);
@@ -47,6 +47,8 @@ TEST(Route, ChoosesSortsAndRenormalizes) {
   EXPECT_EQ(r.rows, (std::vector<int32_t>{3, 4, 2, 5, 0, 1}));  // by expert, then by token
   EXPECT_NEAR(r.statistics[0], (0.1 + 0.3 + 0.25) / 3, 1e-15);
   EXPECT_NEAR(r.statistics[4], (2 * std::log(10.0) * std::log(10.0) + std::log(4.0) * std::log(4.0)) / 3, 1e-14);
+  EXPECT_EQ(r.statistics[5], 0);  // none dropped
+  EXPECT_EQ(r.statistics[6], 2.0 / 6);
   r.args.renormalize = false;
   r.run(t.context, z.in());
   EXPECT_NEAR(r.weights.view(0, 0), 0.4, 1e-15);
@@ -60,6 +62,8 @@ TEST(Route, CapacityKeepsTheFirstTokens) {
   r.args.capacity = 2;
   r.run(t.context, z.in());
   EXPECT_EQ(r.offsets, (std::vector<int32_t>{0, 2, 4, 6}));
+  EXPECT_FLOAT_EQ(r.statistics[4], 0.4f);  // 4 of 10 dropped
+  EXPECT_EQ(r.statistics[5], 0.5f);        // what was chosen, before that
   EXPECT_EQ(std::vector<int32_t>(r.rows.begin(), r.rows.begin() + 6), (std::vector<int32_t>{0, 2, 1, 5, 3, 7}));
 }
 
@@ -102,7 +106,7 @@ TEST(Route, SameBitsEverywhere) {
             r.args.renormalize = renormalize;
             r.run(context, z.in());
             test::Matrix<float> dw(n, k, 0, test::random_values<float>(n * k, 5)), dz(n, e);
-            const std::vector<float> ds = test::random_values<float>(e + 1, 6);
+            const std::vector<float> ds = test::random_values<float>(2 * e + 2, 6);
             RouteBackwardArgs<float> back;
             back.probabilities = r.p.in(), back.weights = r.weights.in();
             back.experts = View<const int32_t, 2>(r.experts_of.data(), n, k);
@@ -126,7 +130,7 @@ TEST(Route, GradientAgainstDifferences) {
   for (const bool renormalize : {true, false}) {
     std::vector<double> z = test::random_values<double>(kTokens * kExperts, 8, 2);
     const std::vector<double> dw = test::random_values<double>(kTokens * kTopK, 9),
-                              ds = test::random_values<double>(kExperts + 1, 10);
+                              ds = test::random_values<double>(2 * kExperts + 2, 10);
     Routed<double> r(kTokens, kExperts, kTopK);
     r.args.renormalize = renormalize;
     const View<const double, 2> logits(z.data(), kTokens, kExperts);
@@ -147,11 +151,42 @@ TEST(Route, GradientAgainstDifferences) {
           EXPECT_EQ(r.experts_of, chosen);  // else a step crosses a kink, and the seed is a bad one
           double sum = 0;
           for (size_t i = 0; i < dw.size(); ++i) sum += dw[i] * r.weights.values[i];
-          for (size_t i = 0; i < ds.size(); ++i) sum += ds[i] * r.statistics[i];
+          // The shares are constants.
+          for (size_t i = 0; i <= kExperts; ++i) sum += ds[i] * r.statistics[i];
           return sum;
         },
         renormalize ? "renormalized" : "plain");
   }
+}
+
+TEST(RowGate, SameBitsAndGradient) {
+  test::expect_same_bits(
+      [](Context& context) {
+        test::Matrix<float> x(9, 75, 2, test::random_values<float>(9 * 75, 1)), y(9, 75), dx(9, 75);
+        const std::vector<float> z = test::random_values<float>(9, 2, 4);
+        std::vector<float> dz(9), all;
+        row_gate<float>(context, x.in(), z, {}, y.view);
+        test::append(all, y.view);
+        row_gate<float>(context, x.in(), z, y.in(), y.view);
+        row_gate_backward<float>(context, y.in(), x.in(), z, dx.view, dz);
+        test::append(all, y.view), test::append(all, dx.view), test::append(all, dz);
+        return all;
+        return all;
+      },
+      "row_gate");
+  test::TestContext t;
+  std::vector<double> x = test::random_values<double>(10, 3), z = {0.5, -2}, dx(10), dz(2), y(10);
+  const std::vector<double> dy = test::random_values<double>(10, 4);
+  const View<const double, 2> in(x.data(), 2, 5), upstream(dy.data(), 2, 5);
+  row_gate_backward<double>(t.context, upstream, in, z, View<double, 2>(dx.data(), 2, 5), dz);
+  const auto objective = [&] {
+    row_gate<double>(t.context, in, z, upstream, View<double, 2>(y.data(), 2, 5));
+    double sum = 0;
+    for (size_t i = 0; i < 10; ++i) sum += y[i] * dy[i];
+    return sum;
+  };
+  test::expect_gradient(x, dx, objective, "x");
+  test::expect_gradient(z, dz, objective, "z");
 }
 
 }  // namespace

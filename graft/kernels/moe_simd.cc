@@ -25,18 +25,20 @@ void scatter(const float* c, int64_t c_stride, int64_t rows, const int32_t* assi
   }
 }
 
-float weigh(float* u, float* h, int64_t n, float weight) noexcept {
-  const float sum = sum_row(n, [u, h](auto d, int64_t j, auto acc)
-                                   HWY_ATTR { return hn::MulAdd(hn::LoadU(d, u + j), hn::LoadU(d, h + j), acc); });
+float dot(const float* a, const float* b, int64_t n) noexcept {
+  return sum_row(n, [a, b](auto d, int64_t j, auto acc)
+                        HWY_ATTR { return hn::MulAdd(hn::LoadU(d, a + j), hn::LoadU(d, b + j), acc); });
+}
+
+void scale(const float* x, float s, const float* residual, float* y, int64_t n) noexcept {
   for_each(n, [=](auto d, int64_t j) HWY_ATTR {
-    hn::StoreU(hn::Mul(hn::LoadU(d, u + j), hn::Set(d, weight)), d, u + j);
-    hn::StoreU(hn::Mul(hn::LoadU(d, h + j), hn::Set(d, weight)), d, h + j);
+    const auto v = hn::LoadU(d, x + j), f = hn::Set(d, s);
+    hn::StoreU(residual != nullptr ? hn::MulAdd(v, f, hn::LoadU(d, residual + j)) : hn::Mul(v, f), d, y + j);
   });
-  return sum;
 }
 
 }  // namespace
-constexpr MoeTable<float> kMoeTable = {scatter, weigh};
+constexpr MoeTable<float> kMoeTable = {scatter, dot, scale};
 }  // namespace graft::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

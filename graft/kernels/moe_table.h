@@ -12,8 +12,9 @@ struct MoeTable {
   // y[assignments[i] / top_k] = fma(weight, c[i], itself), n columns; weight = weights[assignments[i]], or 1.
   void (*scatter)(const T* c, int64_t c_stride, int64_t rows, const int32_t* assignments, int64_t top_k,
                   const T* weights, T* y, int64_t y_stride, int64_t n) noexcept;
-  // Returns sum u h; then u *= weight, h *= weight.
-  T (*weigh)(T* u, T* h, int64_t n, T weight) noexcept;
+  T (*dot)(const T* a, const T* b, int64_t n) noexcept;  // 64 lanes
+  // y = fma(x, s, residual), or x * s where that is null.
+  void (*scale)(const T* x, T s, const T* residual, T* y, int64_t n) noexcept;
 };
 
 // Scalar only: what is small beside the products, and the products' meaning.
