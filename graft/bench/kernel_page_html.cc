@@ -162,7 +162,8 @@ function frame(plot, h, x0, x1, y0, y1, left, xText, yText) {
                            R"html(
 // ---- under the roofs
 const limits = [['read', '--a'], ['copy', '--c'], ['triad', '--d'], ['write', '--f'], ['FMA', '--b']];
-const limitOf = r => (r.limit || 'FMA').split(' ')[0];
+const alike = {update: 'copy', accumulate: 'triad'};  // the same mixes, in place
+const limitOf = r => { const name = (r.limit || 'FMA').split(' ')[0]; return alike[name] || name; };
 for (const [name, c] of limits) {
   $('roof-legend').append(make('span', {}, make('i', {class: 'dot', style: `background:var(${c})`}), name === 'FMA' ? 'bound by multiply-adds' : `bound by ${name}`));
 }
