@@ -292,7 +292,7 @@ def fft_conv1d(c):
         yield from c.np(lambda x, h: scipy.signal.fftconvolve(x, h)[:length], "x h", peer="scipy")
         yield from c.np(lambda x, h: scipy.signal.oaconvolve(x, h)[:length], "x h", peer="scipy oaconvolve")
     yield from c.th(lambda x, h: torch.fft.irfft(torch.fft.rfft(x, size) * torch.fft.rfft(h, size), size)[:length].contiguous(), "x h", compiled=False)
-    yield from c.th(lambda x, h: F.conv1d(x[None, None], h.flip(0)[None, None], padding=k - 1)[0, 0, :length].contiguous(), "x h", compiled=False)
+    yield from c.th(lambda x, h: F.conv1d(x[None, None], h.flip(0)[None, None], padding=k - 1)[0, 0, :length].contiguous(), "x h", compiled=False, peer="torch conv1d")
 
 
 @peers("autocorrelation")
@@ -493,7 +493,7 @@ def rk4(c):
 
 @peers("integrate_verlet")
 def verlet(c):
-    k, h, steps = c.p("k", 1.0), c.p("dt", 0.01), c.p("steps", 1)
+    k, h, steps = c.p("k", 2.0), c.p("dt", 0.01), c.p("steps", 1)
 
     def f(x, v, a):
         for _ in range(steps):

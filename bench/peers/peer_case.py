@@ -68,12 +68,12 @@ class Case:
         arrays = [self[n] for n in inputs.split()]
         yield peer, lambda: f(*arrays), names
 
-    def th(self, f, inputs, names="y", compiled=True, convert=None):
+    def th(self, f, inputs, names="y", compiled=True, convert=None, peer="torch"):
         """f of tensors, eager and (where asked for) compiled."""
         if torch is None:
             return
         tensors = [(convert or torch.from_numpy)(np.ascontiguousarray(self[n])) for n in inputs.split()]
-        yield "torch", lambda: f(*tensors), names
+        yield peer, lambda: f(*tensors), names
         if self.compile and compiled:
             fast = torch.compile(f, dynamic=False)
             yield "torch.compile", lambda: fast(*tensors), names

@@ -82,7 +82,7 @@ const report = /*DATA*/null;
                            R"html(
 const peers = report.peers || [], machine = report.machine;
 const COLORS = {numpy: '--b', scipy: '--d', torch: '--c', 'torch.compile': '--f', mlx: '--e'};
-const engineOf = e => Object.keys(COLORS).find(k => e === k || (e.startsWith(k + ' ') && k !== 'torch')) || e;
+const engineOf = e => Object.keys(COLORS).find(k => e === k || e.startsWith(k + ' ')) || e;
 const color = e => `var(${COLORS[engineOf(e)] || '--e'})`;
 const keyOf = r => `${r.kernel}|${r.size}|${r.threads}`;
 const ns = v => v < 1e3 ? `${v.toFixed(0)} ns` : v < 1e6 ? `${(v / 1e3).toPrecision(3)} µs` : `${(v / 1e6).toPrecision(3)} ms`;
