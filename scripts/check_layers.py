@@ -24,7 +24,8 @@ for layer in ("infer", "train", "bench", "cli"):
     ALLOWED[layer].add("text")
 for layer in ("server", "python"):  # siblings of cli
     ALLOWED[layer] = set(STACK[:-1]) | {"formats", "text"}
-ALLOWED["cli"].add("server")
+ALLOWED["recipes"] = {"base", "kernels"}  # beside graph
+ALLOWED["cli"] |= {"server", "recipes"}
 
 INCLUDE = re.compile(r'\s*#\s*include\s*"([^"]+)"')
 # Spelt with a group so that this file does not find itself.

@@ -29,8 +29,9 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", version_text);
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
-  for (const auto add : {add_train, add_merge, add_generate, add_chat, add_eval, add_data, add_inspect, add_tokenize,
-                         add_detokenize, add_template, add_dump, add_init, add_bench, add_kernel, add_demo}) {
+  for (const auto add :
+       {add_train, add_merge, add_generate, add_chat, add_eval, add_data, add_inspect, add_tokenize, add_detokenize,
+        add_template, add_dump, add_init, add_bench, add_kernel, add_recipe, add_demo}) {
     add(app);
   }
   try {

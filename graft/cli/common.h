@@ -69,6 +69,7 @@ void add_dump(CLI::App& app);
 void add_init(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_kernel(CLI::App& app);
+void add_recipe(CLI::App& app);
 void add_demo(CLI::App& app);
 void add_train(CLI::App& app);
 void add_merge(CLI::App& app);

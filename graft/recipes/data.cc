@@ -1,0 +1,93 @@
+#include <algorithm>
+#include <cmath>
+
+#include "graft/base/error.h"
+#include "graft/kernels/compact.h"
+#include "graft/kernels/correlation.h"
+#include "graft/kernels/layout.h"
+#include "graft/kernels/map.h"
+#include "graft/kernels/prng.h"
+#include "graft/recipes/recipes.h"
+
+namespace graft {
+
+EtlResult etl(Context& context, std::span<const float> x, const EtlOptions& options) {
+  GRAFT_CHECK(options.log || options.low <= options.high, "etl: clamp from {} to {}", options.low, options.high);
+  const std::vector<float> threshold(x.size(), options.threshold);
+  std::vector<uint8_t> mask(x.size());
+  std::vector<float> kept(x.size());
+  map_compare(context, x, threshold, Comparison::kGt, mask);
+  context.reserve(compact_scratch(static_cast<int64_t>(x.size())));
+  kept.resize(compact_mask(context, x, mask, kept));
+  EtlResult result;
+  result.dropped = static_cast<int64_t>(x.size() - kept.size());
+  if (options.log) {
+    map_log(context, kept, kept);
+  } else {
+    map_clamp(context, kept, options.low, options.high, kept);
+  }
+  context.reserve(reduce_scratch(static_cast<int64_t>(kept.size())));
+  result.mean = reduce_mean(context, kept);
+  const std::vector<float> mean(kept.size(), result.mean);
+  map_div(context, kept, mean, kept);
+  result.values = std::move(kept);
+  return result;
+}
+
+Statistics describe_stats(Context& context, std::span<const float> x, int64_t bins) {
+  GRAFT_CHECK(!x.empty(), "describe_stats: no values");
+  GRAFT_CHECK(bins > 0 && bins <= 1 << 20, "describe_stats: {} bins, expected 1 to {}", bins, 1 << 20);
+  context.reserve(reduce_scratch(static_cast<int64_t>(x.size())));
+  context.reserve(histogram_scratch(bins));
+  Statistics s;
+  s.mean = reduce_mean(context, x);
+  s.variance = reduce_var(context, x, 0);
+  s.min = reduce_argmin(context, x);
+  s.max = reduce_argmax(context, x);
+  if (s.min.value < s.max.value && std::isfinite(s.min.value) && std::isfinite(s.max.value)) {
+    s.histogram.resize(static_cast<size_t>(bins));
+    reduce_histogram(context, x, s.min.value, s.max.value, s.histogram);
+  }
+  return s;
+}
+
+PcaInput pca_prep(Context& context, View<const float, 2> x) {
+  GRAFT_CHECK(x.contiguous(), "pca_prep: rows must be contiguous");
+  const int64_t rows = x.extent(0), columns = x.extent(1);
+  std::vector<float> turned(static_cast<size_t>(rows * columns));
+  transpose_2d(context, x, View<float, 2>(turned.data(), columns, rows));
+  PcaInput result{std::vector<float>(static_cast<size_t>(columns)),
+                  std::vector<float>(static_cast<size_t>(columns * columns))};
+  context.reserve(reduce_scratch(rows));
+  for (int64_t c = 0; c < columns; ++c) {
+    const std::span<const float> column(turned.data() + c * rows, static_cast<size_t>(rows));
+    result.mean[static_cast<size_t>(c)] = reduce_mean(context, column);
+  }
+  context.reserve(covariance_scratch(rows, columns));
+  reduce_covariance_matrix(context, x, 1, View<float, 2>(result.covariance.data(), columns, columns));
+  return result;
+}
+
+std::vector<float> random_init(Context& context, InitKind kind, double a, double b, uint64_t seed, uint64_t stream,
+                               int64_t size) {
+  GRAFT_CHECK(size >= 0, "random_init: {} values", size);
+  std::vector<float> y(static_cast<size_t>(size));
+  if (kind == InitKind::kBernoulli) {
+    std::vector<uint8_t> mask(y.size());
+    prng_dropout_mask(context, seed, stream, 0, a, mask);
+    std::copy(mask.begin(), mask.end(), y.begin());
+    return y;
+  }
+  const bool uniform = kind == InitKind::kUniform;
+  if (uniform) {
+    prng_uniform_f32(context, seed, stream, 0, y);
+  } else {
+    prng_normal_f32(context, seed, stream, 0, y);
+  }
+  const std::vector<float> scale(y.size(), static_cast<float>(uniform ? b - a : b)),
+      shift(y.size(), static_cast<float>(a));
+  map_fma(context, y, scale, shift, y);
+  return y;
+}
+
+}  // namespace graft
