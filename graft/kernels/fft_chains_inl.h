@@ -6,6 +6,9 @@
 
 template <class V>
 struct Complex {
+  HWY_INLINE Complex() {
+  }  // written out: an implicit one lies outside the target's region, where NEON's vectors cannot be made
+  HWY_INLINE Complex(V real, V imaginary) : re(real), im(imaginary) {}
   V re, im;
 };
 

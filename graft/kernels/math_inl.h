@@ -16,6 +16,24 @@ namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
+// The lesser and the greater of a bound and x; NaN where x is. x86 returns the second operand where one is NaN, Arm the number.
+template <class V>
+HWY_INLINE V at_most(V bound, V x) {
+#if HWY_ARCH_X86
+  return hn::Min(bound, x);
+#else
+  return hn::IfThenElse(hn::Lt(bound, x), bound, x);
+#endif
+}
+template <class V>
+HWY_INLINE V at_least(V bound, V x) {
+#if HWY_ARCH_X86
+  return hn::Max(bound, x);
+#else
+  return hn::IfThenElse(hn::Gt(bound, x), bound, x);
+#endif
+}
+
 // p 2^n for a whole n in [-151, 129], rounded once; shifted is n + 1.5 * 2^23.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V scale_by_power(D d, V p, [[maybe_unused]] V n, [[maybe_unused]] V shifted) {
@@ -41,8 +59,7 @@ HWY_INLINE V scale_by_power(D d, V p, [[maybe_unused]] V n, [[maybe_unused]] V s
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V exp_f32(D d, V x) {
   const V magic = hn::Set(d, 0x1.8p23f);
-  // x as the second operand: x86 returns it where it is NaN, Arm returns NaN anyway.
-  const V c = hn::Max(hn::Set(d, -104.0f), hn::Min(hn::Set(d, 89.0f), x));
+  const V c = at_least(hn::Set(d, -104.0f), at_most(hn::Set(d, 89.0f), x));
   const V shifted = hn::MulAdd(c, hn::Set(d, 0x1.715476p+0f), magic);
   const V n = hn::Sub(shifted, magic);
   V r = hn::MulAdd(n, hn::Set(d, -0x1.62e430p-1f), c);

@@ -16,7 +16,7 @@ namespace {
 // x clamped to [-bound, bound]. x as the second operand: x86 returns it where it is NaN, Arm returns NaN anyway.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V clamped(D d, V x, float bound) {
-  return hn::Max(hn::Set(d, -bound), hn::Min(hn::Set(d, bound), x));
+  return at_least(hn::Set(d, -bound), at_most(hn::Set(d, bound), x));
 }
 
 template <bool kClip>

@@ -39,14 +39,14 @@ float mae(const float* pred, const float* target, float /*parameter*/, int64_t n
 float huber(const float* pred, const float* target, float delta, int64_t n) noexcept {
   return sum_terms(pred, target, n, [=](auto tag, auto p, auto t, auto acc) HWY_ATTR {
     const auto d = hn::Abs(hn::Sub(p, t));
-    const auto c = hn::Min(hn::Set(tag, delta), d);  // d second: x86 returns it where it is NaN, Arm returns NaN anyway
+    const auto c = at_most(hn::Set(tag, delta), d);
     return hn::MulAdd(c, hn::MulAdd(hn::Set(tag, -0.5f), c, d), acc);
   });
 }
 
 float kl_div(const float* pred, const float* target, float eps, int64_t n) noexcept {
   return sum_terms(pred, target, n, [=](auto d, auto raw, auto t, auto acc) HWY_ATTR {
-    const auto p = hn::Max(hn::Set(d, eps), raw);  // raw second, as above
+    const auto p = at_least(hn::Set(d, eps), raw);
     const auto none = hn::Le(t, hn::Zero(d));
     const auto log = hn::IfThenZeroElse(none, log_f32(d, hn::Div(t, p)));
     return hn::MulAdd(hn::IfThenZeroElse(none, t), log, acc);
@@ -75,7 +75,7 @@ HWY_INLINE V log_near(D d, V w, V near) {
 float bce(const float* pred, const float* target, float eps, int64_t n) noexcept {
   return sum_terms(pred, target, n, [=](auto d, auto raw, auto t, auto acc) HWY_ATTR {
     const auto one = hn::Set(d, 1.0f), zero = hn::Zero(d);
-    const auto p = hn::Max(hn::Set(d, eps), hn::Min(hn::Set(d, kLargestProbability), raw));  // raw second, as above
+    const auto p = at_least(hn::Set(d, eps), at_most(hn::Set(d, kLargestProbability), raw));
     const auto yes = hn::Eq(t, one);
     auto log = zero;
     if (hn::AllTrue(d, hn::Or(yes, hn::Eq(t, zero)))) {
