@@ -4,6 +4,7 @@
 #include "graft/kernels/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "graft/kernels/math_inl.h"
 #include "graft/kernels/row_io_inl.h"
 // clang-format on
 
@@ -13,7 +14,7 @@ HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
 namespace {
 
-// x clamped to [-bound, bound]. x as the second operand: x86 returns it where it is NaN, Arm returns NaN anyway.
+// x clamped to [-bound, bound]; NaN stays.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V clamped(D d, V x, float bound) {
   return at_least(hn::Set(d, -bound), at_most(hn::Set(d, bound), x));
