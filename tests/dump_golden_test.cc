@@ -21,19 +21,27 @@ DumpConfig config_of(const std::string& kind, const std::string& file, std::set<
   return c;
 }
 
-TEST(ParityDump, ForwardAndLossOfDenseDecoders) {
+// The fixtures' loss has the auxiliary term of experts.
+DumpConfig with_aux(DumpConfig c, const Json& meta) {
+  if (meta.contains("aux_coef")) c.aux_coef = meta.at("aux_coef");
+  return c;
+}
+
+TEST(ParityDump, ForwardAndLossOfDecoders) {
   GRAFT_NEEDS_FIXTURES();
   Machine machine;
   Figures figures;
-  for (const std::string& kind : dense_kinds()) {
+  for (const std::string& kind : decoder_kinds()) {
     const Tensors golden = read_tensors(fixtures() + "/golden/" + kind + "/forward.safetensors");
     const Json meta = read_json(fixtures() + "/golden/" + kind + "/meta.json");
-    const Tensors ours = run_dump(machine.context, config_of(kind, "forward", {"logits", "hidden", "nll", "loss"}));
+    const Tensors ours = run_dump(
+        machine.context, with_aux(config_of(kind, "forward", {"logits", "hidden", "nll", "loss", "router"}), meta));
     for (const auto& [name, want] : golden) {
       ASSERT_TRUE(ours.count(name)) << kind << " " << name;
       EXPECT_EQ(ours.at(name).shape, want.shape) << kind << " " << name;
+      const bool router = name.starts_with("router_");
       const double bar = name == "token_nll" ? loss_bar(largest(want.values)) : kLogits;
-      const std::string what = name == "token_nll" ? name : name == "logits" ? name : "hidden states";
+      const std::string what = name == "token_nll" || name == "logits" ? name : router ? "router" : "hidden states";
       figures.check(what, kind + " " + name, distance(ours.at(name).values, want.values), bar);
     }
     const double loss = meta.at("loss");
@@ -41,14 +49,35 @@ TEST(ParityDump, ForwardAndLossOfDenseDecoders) {
   }
 }
 
-TEST(ParityDump, GradientsOfDenseDecoders) {
+TEST(ParityDump, ChosenExperts) {
   GRAFT_NEEDS_FIXTURES();
   Machine machine;
   Figures figures;
-  for (const std::string& kind : dense_kinds()) {
+  int layers = 0;
+  for (const std::string& kind : decoder_kinds()) {
+    const TempDir out;
+    DumpConfig c = config_of(kind, "forward", {"router"});
+    c.output = out / "out.safetensors";
+    dump(machine.context, c);
+    const SafetensorsFile golden(c.input), ours(c.output);
+    for (const TensorInfo& info : golden.tensors()) {
+      if (!info.name.starts_with("router_topk")) continue;
+      figures.same("chosen experts", kind + " " + info.name, golden.read_i64(info.name) == ours.read_i64(info.name));
+      ++layers;
+    }
+    EXPECT_EQ(ours.tensors().empty(), golden.find("router_topk.0") == nullptr) << kind;
+  }
+  EXPECT_GT(layers, 1);
+}
+
+TEST(ParityDump, GradientsOfDecoders) {
+  GRAFT_NEEDS_FIXTURES();
+  Machine machine;
+  Figures figures;
+  for (const std::string& kind : decoder_kinds()) {
     const Tensors golden = read_tensors(fixtures() + "/golden/" + kind + "/grads.safetensors");
     const Json meta = read_json(fixtures() + "/golden/" + kind + "/meta.json");
-    const Tensors ours = run_dump(machine.context, config_of(kind, "forward", {"grads"}));
+    const Tensors ours = run_dump(machine.context, with_aux(config_of(kind, "forward", {"grads"}), meta));
     EXPECT_EQ(ours.size(), golden.size()) << kind;
     for (const auto& [name, want] : golden) {
       ASSERT_TRUE(ours.count(name)) << kind << " " << name;
@@ -61,14 +90,14 @@ TEST(ParityDump, GradientsOfDenseDecoders) {
   }
 }
 
-TEST(ParityDump, PaddedBatchOfDenseDecoders) {
+TEST(ParityDump, PaddedBatchOfDecoders) {
   GRAFT_NEEDS_FIXTURES();
   Machine machine;
   Figures figures;
-  for (const std::string& kind : dense_kinds()) {
+  for (const std::string& kind : decoder_kinds()) {
     const Tensors golden = read_tensors(fixtures() + "/golden/" + kind + "/padded.safetensors");
-    const Json meta = read_json(fixtures() + "/golden/" + kind + "/meta.json").at("padded");
-    Tensors ours = run_dump(machine.context, config_of(kind, "padded", {"logits", "loss", "grads"}));
+    const Json all = read_json(fixtures() + "/golden/" + kind + "/meta.json"), meta = all.at("padded");
+    Tensors ours = run_dump(machine.context, with_aux(config_of(kind, "padded", {"logits", "loss", "grads"}), all));
     figures.check("logits", kind, distance(ours.at("logits").values, golden.at("logits").values), kLogits);
     const double loss = meta.at("loss"), norm = meta.at("grad_norm");
     figures.check("loss", kind, std::fabs(ours.at("loss").values[0] - loss), loss_bar(loss));
@@ -102,7 +131,7 @@ TEST(ParityDump, Bfloat16Compute) {
   GRAFT_NEEDS_FIXTURES();
   Machine machine;
   Figures figures;
-  for (const std::string& kind : dense_kinds()) {
+  for (const std::string& kind : decoder_kinds()) {
     const Tensors golden = read_tensors(fixtures() + "/golden/" + kind + "/forward.safetensors");
     const Json meta = read_json(fixtures() + "/golden/" + kind + "/meta.json");
     DumpConfig c = config_of(kind, "forward", {"logits"});
@@ -120,7 +149,7 @@ TEST(ParityDump, SamplingFilters) {
   GRAFT_NEEDS_FIXTURES();
   Machine machine;
   Figures figures;
-  for (const std::string& kind : dense_kinds()) {
+  for (const std::string& kind : decoder_kinds()) {
     const Tensors golden = read_tensors(fixtures() + "/golden/" + kind + "/sampling.safetensors");
     const Json settings = read_json(fixtures() + "/golden/" + kind + "/meta.json").at("sampling");
     for (const auto& [name, s] : settings.items()) {

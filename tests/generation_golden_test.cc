@@ -38,7 +38,7 @@ TEST(ParityGeneration, GreedyIdsAndLogprobs) {
   GRAFT_NEEDS_FIXTURES();
   Machine machine;
   Figures figures;
-  for (const std::string& kind : dense_kinds()) {
+  for (const std::string& kind : decoder_kinds()) {
     const Model model = load_model(machine.context, fixtures() + "/models/" + kind);
     EngineOptions engine_options;
     engine_options.max_sequences = 3;  // fewer than prompts: answers join and leave the batch
@@ -86,7 +86,7 @@ TEST(ParityGeneration, LogprobsOfSampledTokens) {
   GRAFT_NEEDS_FIXTURES();
   Machine machine;
   Figures figures;
-  for (const std::string& kind : dense_kinds()) {
+  for (const std::string& kind : decoder_kinds()) {
     const Model model = load_model(machine.context, fixtures() + "/models/" + kind);
     Engine engine(machine.context, model, nullptr, {});
     const Json golden = read_json(fixtures() + "/golden/" + kind + "/generation.json");

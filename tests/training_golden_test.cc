@@ -52,7 +52,7 @@ TEST(ParityPeft, Forward) {
   GRAFT_NEEDS_FIXTURES();
   Machine machine;
   Figures figures;
-  for (const std::string& name : dense_peft_cases()) {
+  for (const std::string& name : peft_cases()) {
     const PeftCase c(name);
     const Tensors golden = read_tensors(c.folder + "/forward.safetensors");
     const Tensors ours = run_dump(machine.context, c.model, c.folder + "/adapter", c.inputs, {"logits", "loss"});
@@ -66,7 +66,7 @@ TEST(ParityPeft, Gradients) {
   GRAFT_NEEDS_FIXTURES();
   Machine machine;
   Figures figures;
-  for (const std::string& name : dense_peft_cases()) {
+  for (const std::string& name : peft_cases()) {
     const PeftCase c(name);
     const Tensors golden = read_tensors(c.folder + "/grads.safetensors");
     const Tensors ours = run_dump(machine.context, c.model, c.folder + "/adapter", c.inputs, {"grads"});
@@ -86,7 +86,7 @@ TEST(ParityPeft, Merge) {
   GRAFT_NEEDS_FIXTURES();
   Machine machine;
   Figures figures;
-  for (const std::string& name : dense_peft_cases()) {
+  for (const std::string& name : peft_cases()) {
     const PeftCase c(name);
     const TempDir out;
     MergeConfig config;
@@ -129,7 +129,7 @@ TEST(ParityPeft, TenSteps) {
   GRAFT_NEEDS_FIXTURES();
   Machine machine;
   Figures figures;
-  for (const std::string& name : dense_peft_cases()) {
+  for (const std::string& name : peft_cases()) {
     const PeftCase c(name);
     const Json& recorded = c.meta.at("train");
     const TempDir out;
@@ -198,11 +198,10 @@ TEST(ParityPeft, TenSteps) {
   }
 }
 
-TEST(ParityTrain, FullFineTuning) {
-  GRAFT_NEEDS_FIXTURES();
+void check_full_fine_tuning(const std::string& kind) {
   Machine machine;
   Figures figures;
-  const std::string folder = fixtures() + "/golden/train_qwen2";
+  const std::string folder = fixtures() + "/golden/train_" + kind;
   const Json log = read_json(folder + "/log.json");
   const SafetensorsFile batches(folder + "/batches.safetensors");
   const TempDir out;
@@ -220,6 +219,7 @@ TEST(ParityTrain, FullFineTuning) {
   config.warmup.steps = o.at("warmup_steps");
   config.schedule_steps = o.at("total_steps");
   config.save_dtype = "f32";
+  if (log.contains("aux_coef")) config.aux_coef = log.at("aux_coef");
   config.given = {"steps"};
   const std::vector<Json> steps = train(machine.context, config);
   ASSERT_EQ(steps.size(), log.at("steps").size());
@@ -228,6 +228,10 @@ TEST(ParityTrain, FullFineTuning) {
     const std::string where = fmt::format("step {}", i);
     figures.check("loss", where, std::fabs(steps[i].at("loss").get<double>() - want.at("loss").get<double>()),
                   kStepLoss);
+    if (want.contains("aux_loss")) {
+      figures.check("auxiliary loss", where,
+                    std::fabs(steps[i].at("aux_loss").get<double>() - want.at("aux_loss").get<double>()), kStepLoss);
+    }
     figures.check("learning rate", where,
                   std::fabs(steps[i].at("learning_rate").get<double>() - want.at("lr").get<double>()), 1e-15);
     figures.check("gradient norm, relative", where,
@@ -243,6 +247,15 @@ TEST(ParityTrain, FullFineTuning) {
     figures.check("weights after", name, distance(ours.at(name).values, want.values),
                   std::max(1e-4 * distance(before.at(name).values, want.values), scatter));
   }
+}
+
+TEST(ParityTrain, FullFineTuning) {
+  GRAFT_NEEDS_FIXTURES();
+  check_full_fine_tuning("qwen2");
+}
+TEST(ParityTrain, FullFineTuningOfExperts) {
+  GRAFT_NEEDS_FIXTURES();
+  check_full_fine_tuning("mixtral");
 }
 
 TrainConfig reference_config(const Json& reference, const std::string& out) {

@@ -22,13 +22,20 @@ void add_dump(CLI::App& app) {
       ->type_name("FILE");
   command->add_option("--output", flags->config.output, "safetensors to write")->required()->type_name("FILE");
   command
-      ->add_option("--want", flags->want,
-                   "What to write: logits,hidden,nll,loss,grads, or sampling (the input holds logits and history)")
+      ->add_option(
+          "--want", flags->want,
+          "What to write: logits,hidden,nll,loss,grads,router, or sampling (the input holds logits and history)")
       ->delimiter(',')
       ->check(CLI::IsMember(std::vector<std::string>(dump_wants().begin(), dump_wants().end())))
       ->type_name("LIST");
   command->add_option("--method", flags->config.method, "Whose gradients: lora (default with an adapter) or full")
       ->check(CLI::IsMember({"lora", "full"}));
+  command
+      ->add_option("--aux-coef", flags->config.aux_coef, "Coefficient of the load balancing loss (default: as train)")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("X");
+  command->add_option("--aux-mode", flags->config.aux_mode, "Load balancing per layer, or over all layers together")
+      ->check(CLI::IsMember({"auto", "layers", "joint"}));
   // What is not given is neutral: generation_config.json plays no part, and a distribution is wanted, not the greedy choice.
   flags->config.sampling.temperature = 1;
   add_sampling_flags(*command, flags->config.sampling, flags->logit_bias);

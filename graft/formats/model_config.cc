@@ -254,9 +254,10 @@ void read_moe(const JsonFields& fields, const Family& family, ModelConfig& confi
     }
   }
   const auto not_negative = [](double x) { return x >= 0; };
-  moe.router_aux_loss_coef = fields.number("router_aux_loss_coef", 0.001, not_negative, ">= 0");
+  const bool own = family.model_type == "graft_moe";  // adds its loss unless told not to (moe.md 2.8)
+  moe.router_aux_loss_coef = fields.number("router_aux_loss_coef", own ? 0.01 : 0.001, not_negative, ">= 0");
   moe.router_z_loss_coef = fields.number("router_z_loss_coef", 0.0, not_negative, ">= 0");
-  moe.output_router_logits = fields.boolean("output_router_logits", false);
+  moe.output_router_logits = fields.boolean("output_router_logits", own);
   moe.capacity_factor = fields.number("capacity_factor", 0.0, not_negative, ">= 0");
   config.moe = moe;
 }
@@ -296,6 +297,11 @@ std::optional<DType> read_dtype(const JsonFields& fields, std::string_view where
 }
 
 }  // namespace
+
+ExpertNames expert_names(const ModelConfig& config) {
+  if (config.model_type == "mixtral") return {"block_sparse_moe", "w1", "w3", "w2"};
+  return {"mlp", "gate_proj", "up_proj", "down_proj"};
+}
 
 std::span<const std::string_view> known_model_types() {
   static constexpr auto kNames = [] {

@@ -62,6 +62,13 @@ struct ModelConfig {
   Json raw;
 };
 
+// What a family's files call the parts of a layer with experts: LAYER.block.gate is the router, LAYER.block.experts.E.gate
+// (up, down) an expert's matrices.
+struct ExpertNames {
+  std::string block, gate, up, down;
+};
+ExpertNames expert_names(const ModelConfig& config);
+
 // Model types that parse_model_config understands.
 std::span<const std::string_view> known_model_types();
 

@@ -186,6 +186,65 @@ uint64_t TensorFolder::num_bytes() const {
   return n;
 }
 
+void TensorFolder::split_experts(const ModelConfig& config) {
+  if (!config.moe) return;
+  const ExpertNames names = expert_names(config);
+  const int64_t experts = config.moe->num_experts, width = config.moe->moe_intermediate_size,
+                hidden = config.hidden_size;
+  std::vector<std::pair<TensorInfo, uint32_t>> all;
+  bool changed = false;
+  Faults faults;
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const TensorInfo& info = tensors_[i];
+    std::string_view name = info.name;
+    if (name.ends_with(".weight")) name.remove_suffix(7);
+    const bool up = name.ends_with(".experts.gate_up_proj"), down = name.ends_with(".experts.down_proj");
+    const std::string layer(name.substr(0, name.rfind(".mlp.")));
+    // In memory transformers 5 has one name for all families' blocks.
+    if (names.block != "mlp" && info.name.ends_with(".mlp.gate.weight")) {
+      TensorInfo router = info;
+      router.name = info.name.substr(0, info.name.rfind(".mlp.")) + "." + names.block + ".gate.weight";
+      all.emplace_back(std::move(router), shard_[i]);
+      changed = true;
+      continue;
+    }
+    if ((!up && !down) || name.find(".mlp.") == std::string_view::npos) {
+      all.emplace_back(info, shard_[i]);
+      continue;
+    }
+    changed = true;
+    const std::vector<int64_t> shape =
+        up ? std::vector<int64_t>{experts, 2 * width, hidden} : std::vector<int64_t>{experts, hidden, width};
+    if (info.shape != shape) {
+      faults.add("tensor '{}' has shape {}, config.json implies {}", printable(info.name, 200),
+                 printable(shape_text(info.shape)), shape_text(shape));
+      continue;
+    }
+    const uint64_t part = info.num_bytes() / static_cast<uint64_t>(experts) / (up ? 2 : 1);
+    uint64_t begin = info.begin;
+    for (int64_t e = 0; e < experts; ++e) {
+      for (const std::string& role : up ? std::vector<std::string>{names.gate, names.up} : std::vector{names.down}) {
+        all.emplace_back(TensorInfo{fmt::format("{}.{}.experts.{}.{}.weight", layer, names.block, e, role), info.dtype,
+                                    up ? std::vector<int64_t>{width, hidden} : std::vector<int64_t>{hidden, width},
+                                    begin, begin + part},
+                         shard_[i]);
+        begin += part;
+      }
+    }
+  }
+  faults.throw_if_any(where_, "config.json and weights are not of the same model: download both again");
+  if (!changed) return;
+  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.first.name < b.first.name; });
+  tensors_.clear(), shard_.clear();
+  for (auto& [info, shard] : all) {
+    GRAFT_CHECK(tensors_.empty() || tensors_.back().name != info.name,
+                "{}: tensor '{}' is there by itself and among stacked experts, and no line says which counts", where_,
+                printable(info.name, 200));
+    tensors_.push_back(std::move(info));
+    shard_.push_back(shard);
+  }
+}
+
 void TensorFolder::check(std::span<const ExpectedTensor> expected) const {
   Faults faults;
   for (const ExpectedTensor& want : expected) {
@@ -229,6 +288,7 @@ ModelFolder ModelFolder::open(const std::string& folder, std::span<const std::st
   model.config = load_model_config(folder, supported);
   model.generation = load_generation_config(folder);
   model.tensors = TensorFolder(folder);
+  model.tensors.split_experts(model.config);
   return model;
 }
 

@@ -46,6 +46,11 @@ class TensorFolder {
   int64_t num_parameters() const;  // elements of all tensors
   uint64_t num_bytes() const;
 
+  // Experts that are stored together (transformers 5: LAYER.mlp.experts.gate_up_proj [experts, 2 width, hidden] and down_proj
+  // [experts, hidden, width]) become tensors of their own under the family's names: each is a range of the same bytes. An
+  // Error where their shape is not what the config implies.
+  void split_experts(const ModelConfig& config);
+
   // One Error for all that is missing, of another shape or not floating point. Tensors that nobody expects are logged.
   void check(std::span<const ExpectedTensor> expected) const;
   // Names in the folder that `expected` does not hold.

@@ -90,7 +90,7 @@ std::vector<float> transposed(const std::vector<float>& m, int64_t rows, int64_t
 std::vector<BaseModule> base_modules(const ModelConfig& config) {
   std::vector<BaseModule> modules;
   for (const LinearModule& m : family_of(config).modules(config)) {
-    modules.push_back({m.path, m.is_head ? ModuleKind::kHead : ModuleKind::kLinear, m.in_features, m.out_features});
+    modules.push_back({m.path, m.kind, m.in_features, m.out_features});
   }
   modules.push_back({"model.embed_tokens", ModuleKind::kEmbedding, config.vocab_size, config.hidden_size});
   return modules;

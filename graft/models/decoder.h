@@ -4,9 +4,11 @@
 #include <string>
 #include <vector>
 
+#include "graft/formats/lora_config.h"
 #include "graft/formats/model_config.h"
 #include "graft/formats/model_folder.h"
 #include "graft/graph/graph.h"
+#include "graft/graph/ops.h"
 #include "graft/kernels/gemm.h"
 #include "graft/nn/linear.h"
 
@@ -16,7 +18,7 @@ namespace graft {
 struct LinearModule {
   std::string path;
   int64_t out_features = 0, in_features = 0;
-  bool is_head = false;  // lm_head: outside "all-linear"
+  ModuleKind kind = ModuleKind::kLinear;  // "all-linear" takes linear layers and experts
 };
 
 // One adapter as the graph sees it: which modules it adapts and how. Its tensors are bound by name:
@@ -57,6 +59,16 @@ struct DecoderOptions {
   uint64_t seed = 0;
   double label_smoothing = 0;
   int64_t head_chunk_rows = 64;
+  // Experts: what the routers add to the loss (ops.h, router_loss), and whether their values stay readable.
+  double aux_coef = 0, z_coef = 0;
+  bool aux_joint = false;
+  bool keep_routers = false;
+};
+
+// The router of one layer with experts.
+struct RouterValues {
+  int64_t layer = 0;
+  Routing routing;
 };
 
 // A decoder as a graph and the values to bind. Parameters are named as in the model's files.
@@ -72,11 +84,13 @@ struct DecoderGraph {
   Value nll;                 // [labels, 1]
   Value logits;              // [tokens or labels, vocab]
   std::vector<Value> hidden;
+  std::vector<RouterValues> routers;                             // of the layers with experts
+  Value router_scale, router_values;                             // f64, with a loss and experts: see router_loss
   std::map<std::string, Value> parameters;                       // base, by the name in the files
   std::vector<std::map<std::string, Value>> adapter_parameters;  // per slot: "PATH.lora_A", …
 };
 
-// What a model family is: names of its weights and its graph. A new dense family is one file with one of these.
+// What a model family is: names of its weights and its graph. A new family is one file with one of these.
 struct Family {
   std::string_view model_type;
   std::vector<ExpectedTensor> (*tensors)(const ModelConfig& config);
@@ -86,10 +100,10 @@ struct Family {
 const Family& family_of(const ModelConfig& config);  // Error with the list of known ones
 std::vector<std::string_view> supported_model_types();
 
-// The layout that Llama, Mistral and Qwen share: pre-norm layers of grouped-query attention and SwiGLU.
+// The layout that all families share: pre-norm layers of grouped-query attention and SwiGLU, or experts in its place.
 //   h = x + o_proj(attention(norm(x)));  y = h + down(silu(gate(n)) * up(n)), n = norm(h)
-std::vector<ExpectedTensor> dense_decoder_tensors(const ModelConfig& config);
-std::vector<LinearModule> dense_decoder_modules(const ModelConfig& config);
-DecoderGraph build_dense_decoder(const ModelConfig& config, const DecoderOptions& options);
+std::vector<ExpectedTensor> decoder_tensors(const ModelConfig& config);
+std::vector<LinearModule> decoder_modules(const ModelConfig& config);
+DecoderGraph build_decoder(const ModelConfig& config, const DecoderOptions& options);
 
 }  // namespace graft

@@ -78,12 +78,19 @@ void check_direction(Tiny& tiny, const AdapterWeights& adapter, DecoderOptions o
 }
 
 TEST(Decoder, LossFollowsTheGradientOfEveryFamily) {
-  for (const std::string family : {"qwen2", "qwen3", "llama", "mistral"}) {
+  for (const std::string family :
+       {"qwen2", "qwen3", "llama", "mistral", "mixtral", "qwen2_moe", "qwen3_moe", "graft_moe"}) {
     for (const bool tied : {true, false}) {
       SCOPED_TRACE(family + (tied ? " tied" : " untied"));
       Tiny tiny(tiny_config(family, tied));
-      const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(3, kAllSeven), 7);
-      check_direction(tiny, adapter, options_of(DecoderOutput::kTrain, DType::kF32, true));
+      const bool experts = tiny.single.config().moe.has_value();
+      const LoraConfig config = lora_config(3, experts ? ".*(_proj|w[123]|mlp\\.gate|moe\\.gate)" : kAllSeven);
+      const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, config, 7);
+      DecoderOptions options = options_of(DecoderOutput::kTrain, DType::kF32, true);
+      for (const bool joint : experts ? std::vector<bool>{true, false} : std::vector<bool>{false}) {
+        if (experts) options.aux_coef = 0.2, options.z_coef = 0.03, options.aux_joint = joint;
+        check_direction(tiny, adapter, options);
+      }
     }
   }
 }

@@ -3,12 +3,12 @@
 
 namespace graft {
 
-extern const Family kLlama, kMistral, kQwen2, kQwen3;
+extern const Family kLlama, kMistral, kQwen2, kQwen3, kMixtral, kQwen3Moe, kQwen2Moe, kGraftMoe;
 
 namespace {
 
 // Explicit: a static initializer would vanish from a static library.
-const Family* const kFamilies[] = {&kLlama, &kMistral, &kQwen2, &kQwen3};
+const Family* const kFamilies[] = {&kLlama, &kMistral, &kQwen2, &kQwen3, &kMixtral, &kQwen3Moe, &kQwen2Moe, &kGraftMoe};
 
 }  // namespace
 

@@ -25,8 +25,8 @@ std::vector<float> draw(Context& context, const ExpectedTensor& tensor, const Mo
     std::fill(values.begin(), values.end(), tensor.name.ends_with(".bias") ? 0.0f : 1.0f);
     return values;
   }
-  const double std =
-      options.init == "fan_in" ? std::sqrt(2.0 / static_cast<double>(tensor.shape[1])) : config.initializer_range;
+  const bool fan_in = options.init == "fan_in" || (options.init.empty() && config.model_type == "graft_moe");
+  const double std = fan_in ? std::sqrt(2.0 / static_cast<double>(tensor.shape[1])) : config.initializer_range;
   fill_normal<float>(context, RandomStream(options.seed, stream_hash(tensor.name)), std, std::span<float>(values));
   return values;
 }

@@ -12,7 +12,7 @@ struct InitConfig {
   std::string config;     // config.json of any family
   std::string out;        // folder to create
   std::string tokenizer;  // folder whose tokenizer files are copied; may be empty
-  std::string init;       // range: N(0, initializer_range^2); fan_in: N(0, 2 / in); empty: range
+  std::string init;  // range: N(0, initializer_range^2); fan_in: N(0, 2 / in); empty: fan_in for graft_moe, else range
   uint64_t seed = 0;
   bool overwrite = false;
   std::function<void()> progress = {};  // called between tensors; what it throws ends it

@@ -30,6 +30,13 @@ inline Json tiny_config(const std::string& model_type, bool tied = true) {
             {"hidden_act", "silu"},      {"torch_dtype", "float32"}, {"tie_word_embeddings", tied},
             {"eos_token_id", 39}};
   if (model_type == "mistral") c["sliding_window"] = 3;
+  if (model_type == "mixtral" || model_type == "graft_moe") c["num_local_experts"] = 4, c["num_experts_per_tok"] = 2;
+  if (model_type == "graft_moe") c["shared_expert_intermediate_size"] = 20, c["rope_interleaved"] = true;
+  if (model_type == "qwen2_moe" || model_type == "qwen3_moe") {
+    c["num_experts"] = 5, c["num_experts_per_tok"] = 3, c["moe_intermediate_size"] = 20, c["norm_topk_prob"] = true;
+  }
+  if (model_type == "qwen2_moe") c["shared_expert_intermediate_size"] = 28, c["norm_topk_prob"] = false;
+  if (model_type == "qwen3_moe") c["num_hidden_layers"] = 3, c["mlp_only_layers"] = {1};
   return c;
 }
 
@@ -134,6 +141,12 @@ class DecoderBench {
     if (graph.labels) plan.bind(graph.labels, batch.labels.data());
     if (graph.label_weights) plan.bind(graph.label_weights, batch.weights.data());
     if (graph.loss) plan.bind(graph.loss, &loss_);
+    if (graph.router_values) {
+      aux_coef_ = options.aux_coef, z_coef_ = options.z_coef;
+      routers_.resize(static_cast<size_t>(graph.graph.shape(graph.router_values).fixed_rows));
+      plan.bind(graph.router_values, routers_.data());
+      plan.bind(graph.router_scale, &router_scale_);
+    }
     inputs.rope = &rope_;
     inputs.sizes = batch.sizes();
     if (!graph.label_rows) inputs.sizes.labels = 0;
@@ -145,7 +158,7 @@ class DecoderBench {
     for (auto& [name, values] : trained) store(values, memory_.at(handles_.at(name).id));
     for (auto& [name, memory] : gradient_memory_) std::fill(memory.begin(), memory.end(), std::byte{0});
     plan.run(*context_, inputs);
-    return loss_;
+    return routers_.empty() ? loss_ : loss_ + aux_coef_ * routers_[0] + z_coef_ * routers_[1];
   }
   std::map<std::string, std::vector<double>> gradients() const {
     std::map<std::string, std::vector<double>> out;
@@ -183,7 +196,9 @@ class DecoderBench {
   Context* context_;
   RopeTable rope_;
   std::vector<uint64_t> row_keys_;  // of dropout: a key per token
-  double loss_ = 0;
+  double loss_ = 0, aux_coef_ = 0, z_coef_ = 0;
+  const double router_scale_ = 1;
+  std::vector<double> routers_;
   std::map<std::string, Value> handles_;
   std::map<int32_t, std::vector<std::byte>> memory_;
   std::map<std::string, std::vector<std::byte>> gradient_memory_;

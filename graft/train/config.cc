@@ -74,7 +74,7 @@ constexpr TrainField kFields[] = {
     {"min_lr", "X", "Rate at the end of the schedule", kSchedule, &T::min_lr, kRecorded, kNotNegative},
 
     {"aux_coef", "X", "Coefficient of the load balancing loss (default: the model's config)", kExperts, &T::aux_coef, kRecorded, kNotNegative},
-    {"aux_mode", "", "Load balancing per layer, or over all layers together", kExperts, &T::aux_mode, kRecorded, kAny, "layers|joint"},
+    {"aux_mode", "", "Load balancing per layer, or over all layers together; auto is the family's own", kExperts, &T::aux_mode, kRecorded, kAny, "auto|layers|joint"},
     {"z_coef", "X", "Coefficient of the router's z loss (default: the model's config)", kExperts, &T::z_coef, kRecorded, kNotNegative},
 
     {"epochs", "N", "Times that every row is used", kSteps, &T::epochs, kRecorded, {.low = 1, .high = 1e9}},

@@ -74,7 +74,7 @@ struct TrainConfig {
   double label_smoothing = 0.0;
   int64_t ignore_index = -100;
   std::optional<double> aux_coef, z_coef;  // not given: what the model's config says
-  std::string aux_mode = "layers";         // layers | joint
+  std::string aux_mode = "auto";           // auto | layers | joint
 
   // Data
   int64_t epochs = 3;

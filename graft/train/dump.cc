@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <optional>
 #include <span>
 
 #include "graft/base/error.h"
 #include "graft/base/log.h"
 #include "graft/formats/safetensors.h"
+#include "graft/train/run_setup.h"
 #include "graft/train/step.h"
 
 namespace graft {
@@ -108,11 +110,29 @@ class Output {
     }
     add(name, {in.batch, in.seq, columns}, std::move(out));
   }
+  // The same as [batch * seq, columns].
+  void add_flat(const std::string& name, const Inputs& in, View<const float, 2> x) {
+    add_tokens(name, in, x);
+    tensors_.back().shape = {in.batch * in.seq, x.extent(1)};
+  }
+  void add_flat(const std::string& name, const Inputs& in, View<const int32_t, 2> x) {
+    std::vector<int64_t> out(static_cast<size_t>(in.batch * in.seq * x.extent(1)));
+    for (size_t t = 0; t < in.place.size(); ++t) {
+      std::copy_n(x.row(static_cast<int64_t>(t)), x.extent(1), out.data() + in.place[t] * x.extent(1));
+    }
+    tensors_.push_back({name, DType::kI64, {in.batch * in.seq, x.extent(1)}, {}});
+    values_.emplace_back();
+    whole_[name] = std::move(out);
+  }
   void write(const std::string& path) {
     SafetensorsWriter writer(path, tensors_);
     for (const TensorInfo& info : writer.tensors()) {
       const auto it =
           std::find_if(tensors_.begin(), tensors_.end(), [&](const TensorToWrite& t) { return t.name == info.name; });
+      if (const auto whole = whole_.find(info.name); whole != whole_.end()) {
+        writer.write(info.name, std::as_bytes(std::span<const int64_t>(whole->second)));
+        continue;
+      }
       writer.write(info.name,
                    std::as_bytes(std::span<const float>(values_[static_cast<size_t>(it - tensors_.begin())])));
     }
@@ -122,6 +142,7 @@ class Output {
  private:
   std::vector<TensorToWrite> tensors_;
   std::vector<std::vector<float>> values_;
+  std::map<std::string, std::vector<int64_t>> whole_;
 };
 
 void dump_forward(Context& context, const Model& model, const AdapterWeights* adapter, const DumpConfig& config,
@@ -130,6 +151,7 @@ void dump_forward(Context& context, const Model& model, const AdapterWeights* ad
   options.compute = config.compute;
   options.output = DecoderOutput::kLogits;
   options.keep_hidden = config.want.count("hidden") > 0;
+  options.keep_routers = config.want.count("router") > 0;
   if (adapter != nullptr) options.adapters = {adapter->sites};
   const DecoderGraph graph = model.family().build(model.config(), options);
   const BatchCapacity capacity = capacity_of(in);
@@ -153,6 +175,12 @@ void dump_forward(Context& context, const Model& model, const AdapterWeights* ad
   for (size_t i = 0; options.keep_hidden && i < graph.hidden.size(); ++i) {
     out.add_tokens(fmt::format("hidden.{}", i), in, plan.read<float>(graph.hidden[i], inputs.sizes));
   }
+  for (size_t i = 0; options.keep_routers && i < graph.routers.size(); ++i) {
+    const auto& [layer, routing] = graph.routers[i];
+    out.add_flat(fmt::format("router_logits.{}", layer), in, plan.read<float>(routing.logits, inputs.sizes));
+    out.add_flat(fmt::format("router_topk.{}", layer), in, plan.read<int32_t>(routing.experts, inputs.sizes));
+    out.add_flat(fmt::format("router_weights.{}", layer), in, plan.read<float>(routing.weights, inputs.sizes));
+  }
 }
 
 void dump_loss(Context& context, Model& model, AdapterWeights* adapter, const DumpConfig& config, bool full,
@@ -164,6 +192,8 @@ void dump_loss(Context& context, Model& model, AdapterWeights* adapter, const Du
   options.full = full;
   options.evaluate = false;
   options.moments = false;
+  const RouterLoss routers = router_loss_settings(model.config(), config.aux_coef, std::nullopt, config.aux_mode);
+  options.aux_coef = routers.aux_coef, options.z_coef = routers.z_coef, options.aux_joint = routers.joint;
   TrainStep step(context, model, adapter, options, capacity_of(in));
   const double loss = step.micro_batch(in.ragged, in.ragged.weight, 0);
   if (config.want.count("loss") > 0) out.add("loss", {1}, {static_cast<float>(loss)});
@@ -248,7 +278,8 @@ void dump(Context& context, const DumpConfig& config) {
   if (!config.adapter.empty()) adapter = AdapterWeights::load(context, model, config.adapter);
   AdapterWeights* a = adapter ? &*adapter : nullptr;
   Output out;
-  if (config.want.count("logits") + config.want.count("hidden") > 0) dump_forward(context, model, a, config, in, out);
+  if (config.want.count("logits") + config.want.count("hidden") + config.want.count("router") > 0)
+    dump_forward(context, model, a, config, in, out);
   if (backward) dump_loss(context, model, a, config, full, in, out);
   if (config.before_write) config.before_write();
   out.write(config.output);

@@ -43,6 +43,7 @@ Json to_json(const StepMetrics& m) {
     json["expert_share_max"] = number(m.experts->expert_share_max);
     json["expert_entropy"] = number(m.experts->expert_entropy);
     json["dead_experts"] = m.experts->dead_experts;
+    json["share_max_of_layers"] = m.experts->share_max_of_layers;
   }
   return json;
 }

@@ -13,6 +13,7 @@
 namespace graft {
 namespace {
 
+constexpr size_t kMaxCells = 240;    // of a heat map's row
 constexpr size_t kMaxPoints = 2000;  // more than a screen has columns; the page stays small
 
 double value_or_nan(const Json& line, const char* key) {
@@ -55,6 +56,34 @@ Json columns_of(const std::vector<Json>& lines, const char* key, const std::vect
     }
   }
   return columns;
+}
+
+// The busiest expert's share by layer and step, {"step": […], "layers": [[…]…]}, each bucket of lines as one mean; empty without experts.
+Json loads_of(const std::vector<Json>& lines, size_t max_points) {
+  std::vector<const Json*> chosen;
+  for (const Json& line : lines) {
+    const auto it = line.find("share_max_of_layers");
+    if (it == line.end() || !it->is_array() || it->empty()) continue;
+    const bool numbers = std::all_of(it->begin(), it->end(), [](const Json& v) { return v.is_number(); });
+    if (numbers && (chosen.empty() || (*chosen[0])["share_max_of_layers"].size() == it->size()))
+      chosen.push_back(&line);
+  }
+  Json loads = Json::object();
+  if (chosen.empty()) return loads;
+  const size_t layers = (*chosen[0])["share_max_of_layers"].size();
+  const size_t bucket = (chosen.size() + max_points - 1) / max_points;
+  loads["step"] = Json::array();
+  loads["layers"] = Json(layers, Json::array());
+  for (size_t begin = 0; begin < chosen.size(); begin += bucket) {
+    const size_t end = std::min(begin + bucket, chosen.size());
+    loads["step"].push_back((*chosen[end - 1])["step"]);
+    for (size_t l = 0; l < layers; ++l) {
+      double sum = 0;
+      for (size_t i = begin; i < end; ++i) sum += (*chosen[i])["share_max_of_layers"][l].get<double>();
+      loads["layers"][l].push_back(short_number(sum / static_cast<double>(end - begin)));
+    }
+  }
+  return loads;
 }
 
 Json settings_of(const TrainConfig& config) {
@@ -126,6 +155,7 @@ std::string report_html(const Report& r) {
                              {"epoch", "loss", "learning_rate", "grad_norm", "tokens_per_second", "cross_entropy",
                               "aux_loss", "z_loss", "expert_share_max", "expert_entropy", "dead_experts"},
                              kMaxPoints);
+  data["loads"] = loads_of(r.metrics, kMaxCells);
   data["eval"] = columns_of(r.metrics, "eval_loss", {"eval_loss"}, kMaxPoints);
   data["settings"] = settings_of(r.config);
   return html_page(kReportPage, r.title + " – graft", data);

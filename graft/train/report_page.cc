@@ -179,6 +179,26 @@ class Chart {
 }
 )html"
                            R"html(
+// A row per layer, first layer on top; the darker a cell, the larger the share.
+function heat(parent, title, steps, rows) {
+  const all = rows.flat(), low = Math.min(...all), high = Math.max(...all), span = high - low || 1;
+  const canvas = make('canvas', {width: steps.length, height: rows.length, role: 'img', style:
+    `width:100%;height:${Math.max(48, Math.min(320, rows.length * 16))}px;image-rendering:pixelated;border-radius:4px`,
+    'aria-label': `${title}: ${rows.length} layers, shares from ${number(low)} to ${number(high)}`});
+  const ink = canvas.getContext('2d');
+  const tone = v => `hsl(${175 - 155 * v} 65% ${82 - 42 * v}%)`;
+  rows.forEach((row, l) => row.forEach((v, i) => { ink.fillStyle = tone((v - low) / span); ink.fillRect(i, l, 1, 1); }));
+  const now = make('span', {class: 'now'}, `${number(low)} to ${number(high)}`);
+  canvas.addEventListener('pointermove', e => {
+    const r = canvas.getBoundingClientRect();
+    const i = Math.min(steps.length - 1, Math.max(0, Math.floor((e.clientX - r.left) / r.width * steps.length)));
+    const l = Math.min(rows.length - 1, Math.max(0, Math.floor((e.clientY - r.top) / r.height * rows.length)));
+    now.textContent = `layer ${l + 1} of ${rows.length}, step ${steps[i]}: ${number(rows[l][i])}`;
+  });
+  canvas.addEventListener('pointerleave', () => { now.textContent = `${number(low)} to ${number(high)}`; });
+  parent.append(make('section', {class: 'card wide'}, make('div', {class: 'head'}, make('h2', {}, title), now), canvas));
+}
+
 $('title').textContent = report.title;
 $('subtitle').textContent = report.subtitle;
 for (const [name, value] of report.summary) $('tiles').append(make('div', {class: 'tile'}, make('dt', {}, name), make('dd', {}, value)));
@@ -211,6 +231,7 @@ if (!x.length) {
   for (const [key, name] of Object.entries(names)) {
     if (train[key]) new Chart(charts, {title: name, now: last(train[key]), zero: true}, [{name: key.replaceAll('_', ' '), x, y: train[key], color: 'var(--a)'}]);
   }
+  if (report.loads.layers) heat(charts, 'Load of the busiest expert by layer', report.loads.step, report.loads.layers);
   const columns = ['step', 'epoch', 'loss', 'learning_rate', 'grad_norm', 'tokens_per_second'].filter(c => train[c]);
   const row = (tag, cells) => make('tr', {}, ...cells.map(c => make(tag, tag === 'th' ? {scope: 'col'} : {}, c)));
   $('table').append(make('thead', {}, row('th', [...columns.map(c => c.replaceAll('_', ' ')), 'validation'])));

@@ -82,6 +82,20 @@ TEST(Report, LongRunsAreThinnedAndGapsStay) {
   EXPECT_EQ(data_of(report_html(make_report({}, {})))["train"]["step"].size(), 0u);
 }
 
+TEST(Report, LoadsOfExpertsByLayer) {
+  std::vector<Json> lines = run(500, 0);
+  EXPECT_TRUE(data_of(report_html(make_report({}, lines)))["loads"].empty());
+  for (size_t i = 0; i < lines.size(); ++i) lines[i]["share_max_of_layers"] = {0.25, i < 250 ? 0.5 : 0.3, 1.0};
+  lines[4]["share_max_of_layers"] = "?";  // another program wrote it
+  const Json loads = data_of(report_html(make_report({}, lines)))["loads"];
+  ASSERT_EQ(loads["layers"].size(), 3u);
+  EXPECT_LE(loads["step"].size(), 240u);
+  EXPECT_EQ(loads["layers"][0].size(), loads["step"].size());
+  EXPECT_EQ(loads["layers"][1].front(), 0.5);
+  EXPECT_EQ(loads["layers"][1].back(), 0.3);
+  EXPECT_EQ(loads["step"].back(), 500);
+}
+
 TEST(Report, NamesCannotBreakThePage) {
   TrainConfig config;
   config.model = "x</script><script>alert(1)</script><!--\xFF";

@@ -117,6 +117,20 @@ int64_t site_parameters(const AdapterSites& sites, const ModelConfig& config) {
   return n;
 }
 
+RouterLoss router_loss_settings(const ModelConfig& model, std::optional<double> aux_coef, std::optional<double> z_coef,
+                                std::string_view aux_mode) {
+  RouterLoss loss;
+  if (!model.moe) {
+    GRAFT_CHECK_HINT(aux_coef.value_or(0) == 0 && z_coef.value_or(0) == 0, "leave --aux-coef and --z-coef out",
+                     "{}: has no experts, so there is no router to balance", model.where);
+    return loss;
+  }
+  loss.aux_coef = aux_coef.value_or(model.moe->output_router_logits ? model.moe->router_aux_loss_coef : 0);
+  loss.z_coef = z_coef.value_or(model.moe->router_z_loss_coef);
+  loss.joint = aux_mode == "joint" || (aux_mode != "layers" && model.model_type != "graft_moe");
+  return loss;
+}
+
 BatchOptions evaluation_batches(const TrainConfig& config) {
   BatchOptions options;
   options.batch_size = config.batch_size;

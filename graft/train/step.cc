@@ -27,6 +27,7 @@ DecoderOptions decoder_options(const StepOptions& options, const AdapterSites* s
   d.seed = options.seed;
   d.label_smoothing = train ? options.label_smoothing : 0;
   d.head_chunk_rows = options.head_chunk_rows;
+  d.aux_coef = options.aux_coef, d.z_coef = options.z_coef, d.aux_joint = options.aux_joint;
   return d;
 }
 
@@ -63,7 +64,12 @@ int64_t most_head_chunk_rows(int64_t vocab_size) {
 
 TrainStep::TrainStep(Context& context, Model& model, AdapterWeights* adapter, const StepOptions& options,
                      const BatchCapacity& capacity)
-    : context_(&context), model_(&model), adapter_(adapter) {
+    : context_(&context),
+      model_(&model),
+      adapter_(adapter),
+      aux_coef_(options.aux_coef),
+      z_coef_(options.z_coef),
+      num_experts_(model.config().moe ? model.config().moe->num_experts : 0) {
   const AdapterSites* sites = adapter != nullptr ? &adapter->sites : nullptr;
   rope_ = model.rope_table(std::max<int64_t>(1, capacity.longest));
   if (options.evaluate) {
@@ -88,6 +94,10 @@ void TrainStep::bind(Plan& plan, const DecoderGraph& graph) {
   model_->bind(plan, graph);
   if (adapter_ != nullptr) adapter_->bind(plan, graph);
   plan.bind(graph.loss, &loss_);
+  if (!graph.router_values) return;
+  router_values_.resize(static_cast<size_t>(graph.graph.shape(graph.router_values).fixed_rows));
+  plan.bind(graph.router_values, router_values_.data());
+  plan.bind(graph.router_scale, &router_share_);
 }
 
 void TrainStep::make_training(const StepOptions& options) {
@@ -164,8 +174,18 @@ double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch,
   return loss_;
 }
 
-double TrainStep::micro_batch(const Batch& batch, double total_weight, uint64_t update) {
-  return run(train_, train_graph_, batch, total_weight, update);
+double TrainStep::micro_batch(const Batch& batch, double total_weight, uint64_t update, double router_share) {
+  router_share_ = router_share;
+  const double loss = run(train_, train_graph_, batch, total_weight, update);
+  const RouterFigures routers = last_routers();
+  return loss + router_share * (aux_coef_ * routers.aux + z_coef_ * routers.z);
+}
+
+RouterFigures TrainStep::last_routers() const {
+  if (router_values_.empty()) return {};
+  using Attr = RouterLossAttr;
+  return {router_values_[Attr::kAux], router_values_[Attr::kZ], router_values_[Attr::kDropped], num_experts_,
+          std::span(router_values_).subspan(Attr::kShares)};
 }
 
 double TrainStep::evaluate(const Batch& batch, double total_weight) {

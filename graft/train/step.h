@@ -37,6 +37,17 @@ struct StepOptions {
   bool train = true;     // make the plan with gradients
   bool evaluate = true;  // make the plan without
   bool moments = true;   // false where no optimizer follows (dump)
+  // Experts: added to the loss with these coefficients (ops.h, router_loss).
+  double aux_coef = 0, z_coef = 0;
+  bool aux_joint = false;
+};
+
+// What the routers of one micro-batch did: losses without coefficient, the share of assignments dropped for a capacity, and each
+// expert's share of the assignments, layer by layer. Empty for models without experts.
+struct RouterFigures {
+  double aux = 0, z = 0, dropped = 0;
+  int64_t experts = 0;
+  std::span<const double> shares;
 };
 
 // Rows of the head at once where memory is no concern: the more, the less often the head is laid out again for them; 256 at most, as the
@@ -55,9 +66,12 @@ class TrainStep {
   TrainStep(Context& context, Model& model, AdapterWeights* adapter, const StepOptions& options,
             const BatchCapacity& capacity);
 
-  // Adds the gradient of sum(label_weights * nll) / total_weight to every trained tensor's; returns that sum. `update` names dropout's draws.
-  double micro_batch(const Batch& batch, double total_weight, uint64_t update);
-  // The same sum without gradients (dropout off).
+  // Adds the gradient of sum(label_weights * nll) / total_weight + router_share * (aux_coef * aux + z_coef * z) to every trained tensor's; returns
+  // that sum. `update` names dropout's draws; router_share is the micro-batch's share of its update's tokens.
+  double micro_batch(const Batch& batch, double total_weight, uint64_t update, double router_share = 1);
+  double last_cross_entropy() const { return loss_; }  // its first part
+  RouterFigures last_routers() const;
+  // The first sum without gradients (dropout off).
   double evaluate(const Batch& batch, double total_weight);
   void clear_gradients();
   // After the optimizer changed `value`: packed weights follow.
@@ -90,6 +104,9 @@ class TrainStep {
   std::vector<double> weights_;
   std::vector<uint64_t> row_keys_;
   double loss_ = 0;
+  double router_share_ = 1, aux_coef_ = 0, z_coef_ = 0;
+  int64_t num_experts_ = 0;
+  std::vector<double> router_values_;
   const Plan* last_plan_ = nullptr;
   Value last_nll_;
   RunSizes last_sizes_;

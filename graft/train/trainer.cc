@@ -32,6 +32,38 @@ double seconds_now() {
 
 constexpr int64_t kBadStepsAllowed = 3;
 
+// The routers' figures of an update: means over its micro-batches by their tokens.
+class RouterUpdate {
+ public:
+  void clear() { cross_entropy_ = aux_ = z_ = 0, std::fill(shares_.begin(), shares_.end(), 0.0); }
+  void add(double cross_entropy, const RouterFigures& f, double share) {
+    experts_ = f.experts;
+    shares_.resize(f.shares.size());
+    cross_entropy_ += cross_entropy, aux_ += share * f.aux, z_ += share * f.z;
+    for (size_t i = 0; i < shares_.size(); ++i) shares_[i] += share * f.shares[i];
+  }
+  std::optional<ExpertMetrics> metrics() const {
+    if (shares_.empty()) return std::nullopt;
+    ExpertMetrics m;
+    m.cross_entropy = cross_entropy_, m.aux_loss = aux_, m.z_loss = z_;
+    const auto layers = static_cast<double>(shares_.size()) / static_cast<double>(experts_);
+    for (size_t i = 0; i < shares_.size(); ++i) {
+      const bool first = i % static_cast<size_t>(experts_) == 0;
+      if (first) m.share_max_of_layers.push_back(0);
+      m.share_max_of_layers.back() = std::max(m.share_max_of_layers.back(), shares_[i]);
+      m.expert_share_max = std::max(m.expert_share_max, shares_[i]);
+      if (shares_[i] > 0) m.expert_entropy -= shares_[i] * std::log(shares_[i]) / layers;
+      m.dead_experts += shares_[i] == 0 ? 1 : 0;
+    }
+    return m;
+  }
+
+ private:
+  double cross_entropy_ = 0, aux_ = 0, z_ = 0;
+  int64_t experts_ = 0;
+  std::vector<double> shares_;
+};
+
 }  // namespace
 
 struct Trainer::Impl {
@@ -51,6 +83,7 @@ struct Trainer::Impl {
   std::optional<AdapterWeights> adapter;
   std::unique_ptr<TrainStep> step;
   Batch batch;
+  RouterUpdate routers;  // of the last update
 
   Impl(Context& c, TrainConfig given) : context(c), config(std::move(given)) {}
 
@@ -105,6 +138,12 @@ void Trainer::Impl::open() {
   options.label_smoothing = config.label_smoothing;
   options.seed = static_cast<uint64_t>(config.seed);
   options.evaluate = !data.valid.empty();
+  const RouterLoss balance = router_loss_settings(folder.config, config.aux_coef, config.z_coef, config.aux_mode);
+  options.aux_coef = balance.aux_coef, options.z_coef = balance.z_coef, options.aux_joint = balance.joint;
+  if (folder.config.moe) {  // what was resolved is what is recorded
+    config.aux_coef = balance.aux_coef, config.z_coef = balance.z_coef;
+    config.aux_mode = balance.joint ? "joint" : "layers";
+  }
   Schedule(config, batcher->num_steps());  // its faults before the start
 
   const MemoryChoice memory =
@@ -176,6 +215,7 @@ CheckpointSource Trainer::Impl::source() const {
 // Forward and backward of all micro-batches of an update; the loss, and in `fault` what is not finite.
 double Trainer::Impl::run_update(const Update& update, const TrainEvents& events, std::string& fault, bool& stopped) {
   step->clear_gradients();
+  routers.clear();
   double loss = 0;
   for (const auto& examples : update.micro_batches) {
     if (events.stop && events.stop()) {
@@ -183,7 +223,9 @@ double Trainer::Impl::run_update(const Update& update, const TrainEvents& events
       return loss;
     }
     batcher->fill(examples, &batch);
-    loss += step->micro_batch(batch, update.weight, static_cast<uint64_t>(update.step));
+    const double share = static_cast<double>(batch.num_tokens()) / static_cast<double>(update.num_tokens);
+    loss += step->micro_batch(batch, update.weight, static_cast<uint64_t>(update.step), share);
+    routers.add(step->last_cross_entropy(), step->last_routers(), share);
     if (!std::isfinite(loss)) {
       fault = describe_bad_loss(data.train, examples, batch, step->last_nll()) + "; " +
               describe_bad_weights(context, *model, step->tensors());
@@ -343,6 +385,7 @@ TrainResult Trainer::run(const TrainEvents& events) {
     progress.metrics.num_tokens = state.num_tokens;
     progress.metrics.step_time = took;
     progress.metrics.tokens_per_second = static_cast<double>(update.num_tokens) / std::max(took, 1e-9);
+    progress.metrics.experts = t.routers.metrics();
     progress.num_steps = t.plan.steps;
     progress.memory_bytes = resident_bytes();
     progress.seconds_left = time_left.seconds(t.plan.steps - state.step);

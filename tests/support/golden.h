@@ -98,8 +98,8 @@ class Figures {
   std::map<std::string, Count> counts_;
 };
 
-// fixtures/golden/KIND of the decoders without experts.
-inline std::vector<std::string> dense_kinds() {
+// fixtures/golden/KIND of the decoders.
+inline std::vector<std::string> decoder_kinds() {
   std::vector<std::string> kinds;
   for (const auto& entry : std::filesystem::directory_iterator(fixtures() + "/golden")) {
     const std::string kind = entry.path().filename().string(), model = fixtures() + "/models/" + kind;
@@ -107,8 +107,6 @@ inline std::vector<std::string> dense_kinds() {
         !std::filesystem::exists(model + "/config.json")) {
       continue;
     }
-    const Json config = read_json(model + "/config.json");
-    if (config.contains("num_local_experts") || config.contains("num_experts")) continue;
     kinds.push_back(kind);
   }
   std::sort(kinds.begin(), kinds.end());
@@ -116,10 +114,10 @@ inline std::vector<std::string> dense_kinds() {
   return kinds;
 }
 
-// fixtures/peft/CASE on those decoders.
-inline std::vector<std::string> dense_peft_cases() {
+// fixtures/peft/CASE.
+inline std::vector<std::string> peft_cases() {
   std::vector<std::string> cases;
-  const std::vector<std::string> kinds = dense_kinds();
+  const std::vector<std::string> kinds = decoder_kinds();
   for (const auto& entry : std::filesystem::directory_iterator(fixtures() + "/peft")) {
     if (!std::filesystem::exists(entry.path() / "meta.json")) continue;
     const std::string kind =
