@@ -2,7 +2,7 @@
 #include "graft/formats/safetensors.h"
 #include "graft/models/merge.h"
 #include "graft/models/test_support.h"
-#include "tests/support/count_allocations.h"
+#include "tests/support/num_allocations.h"
 
 namespace graft {
 namespace {

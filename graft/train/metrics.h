@@ -12,10 +12,10 @@ namespace graft {
 // What is known after an update, in the names of Hugging Face logs.
 struct ExpertMetrics {
   double cross_entropy = 0, aux_loss = 0, z_loss = 0;  // aux_loss without its coefficient
-  double expert_share_max = 0,
-         expert_entropy = 0;                // the largest of all layers; in nats, mean over layers (ln E where even)
-  int64_t dead_experts = 0;                 // of all layers, without a token in this update
-  std::vector<double> share_max_of_layers;  // the busiest expert's share in each layer with experts
+  double expert_share_max = 0;                         // the largest of all layers
+  double expert_entropy = 0;                           // nats, mean over layers (ln E where even)
+  int64_t dead_experts = 0;                            // of all layers, without a token in this update
+  std::vector<double> share_max_of_layers = {};        // the busiest expert's share in each layer with experts
 };
 struct StepMetrics {
   int64_t step = 0;                         // updates done, from 1

@@ -2,11 +2,11 @@
 
 // Counts operator new. The functions replace the program's: include this in one file of a test binary only.
 
-#include <atomic>
 #include <cstddef>
-#include <cstdint>
 #include <cstdlib>
 #include <new>
+
+#include "tests/support/num_allocations.h"
 
 // g++ at -O1 inlines one of a pair and not the other, then takes them for a mismatch; for the whole file, since it warns where they are used.
 #if defined(__GNUC__) && !defined(__clang__)
@@ -14,8 +14,6 @@
 #endif
 
 namespace graft::test {
-
-inline std::atomic<int64_t> num_allocations{0};
 
 inline void* counted_allocation_or_null(std::size_t bytes, std::size_t alignment) noexcept {
   ++num_allocations;
