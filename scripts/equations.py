@@ -15,7 +15,7 @@ PAGE = ROOT / "docs/equations.md"
 
 # Formula | what it is | file | function | test. T tokens, H hidden, E experts, K chosen, D head size; dZ is dL/dZ; W is [out, in].
 ROWS = """
-softmax | p_j = exp(z_j − max z) / Σ exp(z − max z), blocks of 4,096 | graft/kernels/loss_ref_inl.h | softmax_sums | HeadLoss.MatchesThePlainFormula
+softmax | p_j = exp(z_j − max z) / Σ exp(z − max z), blocks of 4,096 | graft/kernels/softmax_sums_ref_inl.h | softmax_sums | HeadLoss.MatchesThePlainFormula
 SiLU and SwiGLU | silu(a) = a / (1 + e^(−a)); h = silu(gate) ∘ up | graft/kernels/activation.h | swiglu | Swiglu.MatchesTheFormulaAtAnyMagnitude
 SwiGLU backward | da = dh ∘ u σ(1 + a(1 − σ)); du = dh ∘ aσ | graft/kernels/activation.h | swiglu_backward | Swiglu.GradientMatchesDifferencesInDouble
 exponential | e^x = 2^n e^r, |r| ≤ ln 2 / 2, within 1 ulp | graft/kernels/math_ref_inl.h | exp_chain | Math.ExpAndLogAreWithinOneUlp
