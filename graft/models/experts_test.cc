@@ -18,11 +18,11 @@ using test::write_tiny_model;
 // Every expert, the attention and the router, whatever the family calls them.
 const std::string kEverything = ".*(_proj|w[123]|mlp\\.gate|moe\\.gate)";
 
-Model load(Context& context, const std::string& folder) {
+Model load_folder(Context& context, const std::string& folder) {
   return Model::load(context, ModelFolder::open(folder, supported_model_types()));
 }
 
-DecoderOptions options_of(DecoderOutput output) {
+DecoderOptions expert_options(DecoderOutput output) {
   DecoderOptions options;
   options.output = output, options.head_chunk_rows = 3;
   return options;
@@ -64,7 +64,7 @@ TEST(Experts, AllLinearIsAttentionAndEveryExpert) {
 
 std::vector<float> logits_of(Context& context, const Model& model, const AdapterWeights* adapter = nullptr) {
   DecoderBench b(
-      context, model, options_of(DecoderOutput::kLogits),
+      context, model, expert_options(DecoderOutput::kLogits),
       adapter == nullptr ? std::vector<const AdapterWeights*>{} : std::vector<const AdapterWeights*>{adapter});
   b.run();
   return b.logits();
@@ -109,8 +109,8 @@ TEST(Experts, StackedTensorsAreTheSameModel) {
     for (const TensorInfo& info : writer.tensors()) writer.write(info.name, bytes.at(info.name));
     writer.commit();
     Workers workers;
-    EXPECT_EQ(logits_of(workers.context, load(workers.context, dir / "stacked")),
-              logits_of(workers.context, load(workers.context, dir / "each")))
+    EXPECT_EQ(logits_of(workers.context, load_folder(workers.context, dir / "stacked")),
+              logits_of(workers.context, load_folder(workers.context, dir / "each")))
         << family;
 
     Json other = each.config.raw;
@@ -150,8 +150,8 @@ TEST(Experts, OneExpertOfOneIsTheDenseModel) {
   for (const TensorInfo& info : writer.tensors()) writer.write(info.name, bytes.at(info.name));
   writer.commit();
   Workers workers;
-  const Model sparse = load(workers.context, dir / "moe"), dense = load(workers.context, dir / "dense");
-  DecoderOptions options = options_of(DecoderOutput::kTrain);
+  const Model sparse = load_folder(workers.context, dir / "moe"), dense = load_folder(workers.context, dir / "dense");
+  DecoderOptions options = expert_options(DecoderOutput::kTrain);
   options.train_base = true;
   DecoderBench want(workers.context, dense, options);
   const double loss = want.run();
@@ -177,9 +177,9 @@ TEST(Experts, RecomputeGivesTheSameBitsAndNothingIsAllocated) {
   config["num_hidden_layers"] = 4;
   write_tiny_model(dir.path(), config);
   Workers workers;
-  const Model model = load(workers.context, dir.path());
+  const Model model = load_folder(workers.context, dir.path());
   const AdapterWeights adapter = random_adapter(workers.context, model, lora_config(3, kEverything), 7);
-  DecoderOptions options = options_of(DecoderOutput::kTrain);
+  DecoderOptions options = expert_options(DecoderOutput::kTrain);
   options.train_adapter = true, options.aux_coef = 0.1, options.z_coef = 0.01;
   DecoderBench plain(workers.context, model, options, {&adapter});
   const double loss = plain.run();
@@ -200,13 +200,13 @@ TEST(Experts, MergedAndUnmergedAgree) {
     const TempDir dir;
     write_tiny_model(dir / "base", tiny_config(family));
     Workers workers;
-    const Model model = load(workers.context, dir / "base");
+    const Model model = load_folder(workers.context, dir / "base");
     AdapterWeights adapter = random_adapter(workers.context, model, lora_config(3, kEverything, 1), 7);
     adapter.save(dir / "adapter");
     MergeConfig config;
     config.model = dir / "base", config.adapters = {{dir / "adapter", 1.0}}, config.out = dir / "merged";
     EXPECT_EQ(static_cast<size_t>(merge(workers.context, config).num_merged), adapter.sites.modules.size());
-    const Model merged = load(workers.context, dir / "merged");
+    const Model merged = load_folder(workers.context, dir / "merged");
     const AdapterWeights read = AdapterWeights::load(workers.context, model, dir / "adapter");
     const std::vector<float> a = logits_of(workers.context, model, &read), b = logits_of(workers.context, merged);
     EXPECT_EQ(a, logits_of(workers.context, model, &adapter)) << family;
@@ -220,7 +220,7 @@ TEST(Experts, WhatAdaptersCannotDoIsSaid) {
   const TempDir dir;
   write_tiny_model(dir.path(), tiny_config("mixtral"));
   Workers workers;
-  const Model model = load(workers.context, dir.path());
+  const Model model = load_folder(workers.context, dir.path());
   const auto message = [&](DecoderOptions options, bool dora) -> std::string {
     LoraConfig config = lora_config(2, "w1");
     config.use_dora = dora;
