@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "graft/base/error.h"
 #include "graft/kernels/compact.h"
@@ -7,6 +8,7 @@
 #include "graft/kernels/layout.h"
 #include "graft/kernels/map.h"
 #include "graft/kernels/prng.h"
+#include "graft/kernels/select.h"
 #include "graft/recipes/recipes.h"
 
 namespace graft {
@@ -65,6 +67,55 @@ PcaInput pca_prep(Context& context, View<const float, 2> x) {
   }
   context.reserve(covariance_scratch(rows, columns));
   reduce_covariance_matrix(context, x, 1, View<float, 2>(result.covariance.data(), columns, columns));
+  return result;
+}
+
+DataAnalysis data_analysis(Context& context, View<const float, 2> x, int64_t bins) {
+  GRAFT_CHECK(x.contiguous(), "data_analysis: rows must be contiguous");
+  GRAFT_CHECK(bins > 0 && bins <= 1 << 20, "data_analysis: {} bins, expected 1 to {}", bins, 1 << 20);
+  const int64_t rows = x.extent(0), columns = x.extent(1);
+  GRAFT_CHECK(columns <= 1 << 15, "data_analysis: {} columns, expected at most {}", columns, 1 << 15);
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr std::array<float, 5> kPercentiles = {25, 50, 75, 90, 99};
+  context.reserve(reduce_scratch(rows));
+  context.reserve(histogram_scratch(bins));
+  context.reserve(compact_scratch(rows));
+  context.reserve(select_scratch(rows));
+  context.reserve(covariance_scratch(rows, columns));
+  std::vector<float> turned(static_cast<size_t>(x.size())), kept(static_cast<size_t>(rows));
+  transpose_2d(context, x, View<float, 2>(turned.data(), columns, rows));
+  const auto column_of = [&](int64_t c) {
+    return std::span<const float>(turned).subspan(static_cast<size_t>(c * rows), static_cast<size_t>(rows));
+  };
+  std::vector<uint8_t> mask(kept.size()), whole(kept.size(), 1);
+  DataAnalysis result;
+  for (int64_t c = 0; c < columns; ++c) {
+    map_compare(context, column_of(c), column_of(c), Comparison::kEq, mask);
+    for (size_t i = 0; i < mask.size(); ++i) whole[i] &= mask[i];
+    const std::span<const float> values = std::span(kept).first(compact_mask(context, column_of(c), mask, kept));
+    ColumnAnalysis& a = result.columns.emplace_back();
+    a.count = static_cast<int64_t>(values.size());
+    a.mean = reduce_mean(context, values);
+    a.variance = reduce_var(context, values, 0);
+    a.min = values.empty() ? kNan : reduce_min(context, values);
+    a.max = values.empty() ? kNan : reduce_max(context, values);
+    if (a.min < a.max && std::isfinite(a.min) && std::isfinite(a.max)) {
+      a.histogram.resize(static_cast<size_t>(bins));
+      reduce_histogram(context, values, a.min, a.max, a.histogram);
+    }
+    percentile_select(context, values, kPercentiles, a.percentiles);
+  }
+  result.complete = std::count(whole.begin(), whole.end(), uint8_t{1});
+  std::vector<float> together(static_cast<size_t>(columns * result.complete)), by_row(together.size());
+  for (int64_t c = 0; c < columns; ++c) {
+    compact_mask(context, column_of(c), whole, kept);
+    std::copy_n(kept.begin(), result.complete, together.begin() + c * result.complete);
+  }
+  transpose_2d(context, View<const float, 2>(together.data(), columns, result.complete),
+               View<float, 2>(by_row.data(), result.complete, columns));
+  result.correlation.resize(static_cast<size_t>(columns * columns));
+  reduce_pearson_pairwise(context, View<const float, 2>(by_row.data(), result.complete, columns),
+                          View<float, 2>(result.correlation.data(), columns, columns));
   return result;
 }
 

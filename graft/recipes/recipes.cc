@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "graft/base/error.h"
 #include "graft/base/random.h"
@@ -146,7 +147,119 @@ Result run_scientific(Context& context, int64_t size, uint64_t seed) {
           named("eigenvalues", pairs.values)};
 }
 
+// A tone of an eighth of the rate, and noise.
+Values tone(Context& context, int64_t n, uint64_t seed) {
+  Values x = uniform(context, n, seed, "noise", -0.5, 0.5);
+  for (size_t i = 0; i < x.size(); ++i) x[i] += static_cast<float>(std::sin(M_PI / 4 * static_cast<double>(i % 8)));
+  return x;
+}
+
+Result run_spectrum(Context& context, int64_t size, uint64_t seed) {
+  constexpr double kRate = 8000;
+  const int64_t n = std::max<int64_t>(2, size / 2 * 2);
+  SpectrumOptions options;
+  options.rate = kRate;
+  options.periodic = true;
+  const Values power = spectral_analysis(context, tone(context, n, seed), options);
+  const auto peak = std::max_element(power.begin(), power.end()) - power.begin();
+  return {named("peak_hz", static_cast<double>(peak) * kRate / static_cast<double>(n)), named("density", power)};
+}
+
+// A Gaussian low pass, its deviation a tenth of the rate.
+Result run_filter(Context& context, int64_t size, uint64_t seed) {
+  int64_t n = 1;
+  while (n <= size / 2) n *= 2;
+  Values response;
+  for (int64_t k = 0; k <= n / 2; ++k) {
+    const double f = static_cast<double>(k) / static_cast<double>(n) / 0.1;
+    response.push_back(static_cast<float>(std::exp(-f * f / 2)));
+    response.push_back(0);
+  }
+  const FilteredSignal r = signal_filter(context, tone(context, n, seed), Window::kHann, response);
+  return {named("samples", n), named("signal", r.signal), named("power", r.power)};
+}
+
+// A field with a bump in its middle.
+Result run_pde(Context& context, int64_t size, uint64_t seed) {
+  const auto side = std::max<int64_t>(1, static_cast<int64_t>(std::sqrt(static_cast<double>(size))));
+  Values u = uniform(context, side * side, seed, "u", 0, 0.1);
+  u[static_cast<size_t>(side / 2 * side + side / 2)] = 100;
+  const View<const float, 3> field(u.data(), 1, side, side);
+  PdeOptions options;
+  options.steps = 100;
+  const PdeResult heat = pde_solver(context, options, field);
+  options.step = 0.3;
+  const PdeResult fast = pde_solver(context, options, field);
+  options.equation = Pde::kWave;
+  const PdeResult wave = pde_solver(context, options, field);
+  return {named("heat", heat.u), named("wave", wave.u), named("heat_unstable", !heat.warning.empty()),
+          named("fast_heat_unstable", !fast.warning.empty()), named("wave_unstable", !wave.warning.empty())};
+}
+
+// Three columns, the second half the first, with gaps.
+Result run_analysis(Context& context, int64_t size, uint64_t seed) {
+  const int64_t rows = std::max<int64_t>(1, size / 3);
+  Values x = random_init(context, InitKind::kNormal, 10, 2, seed, 0, rows * 3);
+  for (size_t i = 0; i < x.size(); i += 3) x[i + 1] = (x[i] + x[i + 1]) / 2;
+  for (size_t i = 2; i < x.size(); i += 30) x[i] = std::numeric_limits<float>::quiet_NaN();
+  const DataAnalysis a = data_analysis(context, View<const float, 2>(x.data(), rows, 3), 16);
+  Values count, mean, variance, median;
+  for (const ColumnAnalysis& c : a.columns) {
+    count.push_back(static_cast<float>(c.count)), mean.push_back(c.mean), variance.push_back(c.variance);
+    median.push_back(c.percentiles[1]);
+  }
+  return {named("count", count),   named("mean", mean),           named("variance", variance),
+          named("median", median), named("complete", a.complete), named("correlation", a.correlation)};
+}
+
+Result run_recommendation(Context& context, int64_t size, uint64_t seed) {
+  constexpr int64_t kFeatures = 32, kUsers = 10;
+  const int64_t count = std::max<int64_t>(1, size / kFeatures);
+  const Values users = uniform(context, kUsers * kFeatures, seed, "users"),
+               items = uniform(context, count * kFeatures, seed, "items");
+  const std::vector<int32_t> asked = {3, 7};
+  const Recommendation r =
+      recommendation(context, View<const float, 2>(users.data(), kUsers, kFeatures),
+                     View<const float, 2>(items.data(), count, kFeatures), asked, {}, std::min<int64_t>(count, 3));
+  return {named("users", asked), named("items", r.items), named("scores", r.scores)};
+}
+
+// Vectors of very different lengths, so that the bound leaves many out.
+Result run_search(Context& context, int64_t size, uint64_t seed) {
+  constexpr int64_t kDim = 64;
+  const int64_t rows = std::max<int64_t>(1, size / kDim);
+  const Values x = uniform(context, rows * kDim, seed, "vectors"), query = uniform(context, kDim, seed, "query");
+  const Values lengths = random_init(context, InitKind::kNormal, 0, 1, seed, 1, rows);
+  std::vector<f16> half;
+  for (size_t i = 0; i < x.size(); ++i) half.push_back(to_f16(x[i] * std::exp(lengths[i / kDim])));
+  const VectorIndex index = vector_index(context, View<const f16, 2>(half.data(), rows, kDim));
+  const Neighbours r = vector_search(context, index, query, std::min<int64_t>(rows, 5));
+  return {named("rows", rows), named("candidates", r.candidates), named("ids", r.ids), named("scores", r.scores)};
+}
+
+Result run_bodies(Context& context, int64_t size, uint64_t seed) {
+  const int64_t n = std::max<int64_t>(1, size / 3);
+  const Values mass(static_cast<size_t>(n), 1 / static_cast<float>(n));
+  Values pos = uniform(context, 3 * n, seed, "pos"), vel = uniform(context, 3 * n, seed, "vel", -0.5, 0.5);
+  const EnergyDrift e = n_body(context, {1, 0.05}, mass, 0.001, 100, pos, vel);
+  return {named("energy", e.after), named("energy_drift", e.drift), named("pos", pos), named("vel", vel)};
+}
+
 constexpr RecipeInfo kRecipes[] = {
+    {"spectral_analysis", "window_apply -> fft_real -> spectral_power", 4096, run_spectrum},
+    {"signal_filter", "window_apply -> fft_radix2 -> map_mul, map_add (response) -> ifft -> spectral_power", 4096,
+     run_filter},
+    {"pde_solver", "sim_heat_equation, sim_wave_equation or sim_stencil_2d / 3d x steps", 4096, run_pde},
+    {"data_analysis",
+     "map_compare + compact_mask -> reduce_mean, reduce_var, reduce_min, reduce_max -> reduce_histogram -> "
+     "percentile_select -> reduce_pearson_pairwise",
+     30000, run_analysis},
+    {"recommendation", "(gather) -> dot_batched or matmul_batched -> topk_select per user -> map_div", 32000,
+     run_recommendation},
+    {"vector_search",
+     "quantize_f16_to_i8 -> map_compare (bound) -> compact_mask -> dequantize_i8_to_f16 -> dot_batched -> topk_select",
+     64000, run_search},
+    {"n_body", "(forces) -> integrate_verlet -> (forces) -> integrate_verlet", 300, run_bodies},
     {"etl", "map_compare -> compact_mask -> map_log -> reduce_mean -> map_div", 100000, run_etl},
     {"ml_inference",
      "(embedding) -> rms_norm -> attention_flash -> map_add -> rms_norm -> (up) -> map_silu -> (down) -> map_add", 4096,
