@@ -134,6 +134,9 @@ TEST(Recipes, DataAnalysisIsItsKernels) {
   const DataAnalysis none = data_analysis(t.context, View<const float, 2>(&kNan, 1, 1));
   EXPECT_TRUE(none.columns[0].count == 0 && std::isnan(none.columns[0].min) && std::isnan(none.columns[0].mean));
   EXPECT_TRUE(none.complete == 0 && std::isnan(none.correlation[0]) && none.columns[0].histogram.empty());
+  const DataAnalysis empty = data_analysis(t.context, View<const float, 2>(nullptr, 0, 2));
+  EXPECT_TRUE(empty.columns.size() == 2 && std::isnan(empty.columns[1].percentiles[0]));
+  EXPECT_TRUE(std::isnan(empty.correlation[1]));
   EXPECT_THROW(data_analysis(t.context, View<const float, 2>(x.data(), kRows, kColumns), 0), Error);
 }
 
