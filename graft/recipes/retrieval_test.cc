@@ -67,6 +67,7 @@ TEST(Recipes, RecommendationsAreTheirKernels) {
                                               View<const float, 2>(lack.data(), 3, 1), std::vector<int32_t>{0}, {}, 3);
   EXPECT_EQ(worst.items, (std::vector<int32_t>{2, 0, 1}));
   EXPECT_EQ(worst.scores, (Values{-0.25f, -0.5f, -1}));
+  EXPECT_TRUE(recommendation(t.context, u, v, {}, {}, kTop).items.empty());
   EXPECT_THROW(recommendation(t.context, u, v, std::vector<int32_t>{20}, {}, 1), Error);
   EXPECT_THROW(recommendation(t.context, u, v, asked, std::vector<int32_t>{300}, 1), Error);
   EXPECT_THROW(recommendation(t.context, u, v, asked, {}, 301), Error);
@@ -151,6 +152,8 @@ TEST(Recipes, VectorSearchFindsTheNearest) {
   EXPECT_EQ(rest.ids.size(), kRows - 2u);
   for (size_t i = 0; i < rest.ids.size(); ++i) EXPECT_TRUE(rest.ids[i] > 1 && std::isfinite(rest.scores[i]));
   EXPECT_TRUE(vector_search(t.context, rows, query, 0).ids.empty());
+  const VectorIndex none = vector_index(t.context, View<const f16, 2>(nullptr, 0, kD));
+  EXPECT_TRUE(vector_search(t.context, none, query, 1).ids.empty());
   EXPECT_THROW(vector_search(t.context, rows, Values(kD - 1), 1), Error);
   EXPECT_THROW(vector_search(t.context, rows, Values(kD, std::numeric_limits<float>::infinity()), 1), Error);
 }
