@@ -143,7 +143,7 @@ BatchOptions evaluation_batches(const TrainConfig& config) {
 MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& given,
                            const BatchCapacity& capacity, int num_threads, const TrainConfig& config) {
   // Data, tokenizer and program are in memory by now; stacks of the workers and what libraries will still touch come on top.
-  constexpr int64_t kProcess = int64_t{4} << 20;
+  constexpr int64_t kProcess = int64_t{8} << 20;
   const int64_t now = resident_bytes() + kProcess, before = peak_resident_bytes();
   std::vector<int> recompute = {0};
   const bool automatic = config.recompute == "auto" || config.recompute.empty();
