@@ -8,12 +8,12 @@
 #include "graft/kernels/correlation_table.h"
 #include "graft/kernels/reduce_ref_inl.h"
 #include "graft/kernels/ref.h"
+#include "graft/kernels/sum_blocks.h"
 
 namespace graft {
 namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr int64_t kTaskBlocks = 4;  // blocks of a task: 128 KB read
 
 const CorrelationTable& table() noexcept {
   if (const CorrelationTable* simd = correlation_simd()) return *simd;
@@ -21,20 +21,6 @@ const CorrelationTable& table() noexcept {
 }
 
 int64_t length(std::span<const float> x) noexcept { return static_cast<int64_t>(x.size()); }
-int64_t num_blocks(int64_t n) noexcept { return (n + kSumBlock - 1) / kSumBlock; }
-
-// f(block, begin, size) for every block of n elements; few blocks stay on this thread, without the pool.
-template <typename F>
-void for_blocks(Context& context, int64_t n, F&& f) noexcept {
-  const int64_t blocks = num_blocks(n);
-  const auto some = [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b) f(b, b * kSumBlock, std::min(kSumBlock, n - b * kSumBlock));
-  };
-  if (blocks <= kTaskBlocks) return some(0, blocks);
-  context.pool().parallel((blocks + kTaskBlocks - 1) / kTaskBlocks, [&](int64_t task, int) {
-    some(task * kTaskBlocks, std::min(blocks, (task + 1) * kTaskBlocks));
-  });
-}
 
 struct Block {
   PairSums sums;
@@ -51,14 +37,14 @@ Joined join(Context& context, std::span<const float> x, std::span<const float> y
   const CorrelationTable& t = table();
   const int64_t n = length(x);
   auto* blocks = context.shared<Block>();
-  for_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
+  for_sum_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
     const PairSums s = t.sums(x.data() + begin, y.data() + begin, size);
     const PairSums centre = {s.x / static_cast<float>(size), s.y / static_cast<float>(size)};
     blocks[b] = {centre, t.moments(x.data() + begin, y.data() + begin, centre.x, centre.y, size)};
   });
   Joined all;
   double count = 0;
-  for (int64_t b = 0; b < num_blocks(n); ++b) {
+  for (int64_t b = 0; b < num_sum_blocks(n); ++b) {
     const auto size = static_cast<double>(std::min(kSumBlock, n - b * kSumBlock));
     const PairMoments& m = blocks[b].moments;
     const double d = static_cast<double>(m.d), e = static_cast<double>(m.e);
@@ -84,7 +70,7 @@ bool is_constant(std::span<const float> x, double sum_of_squares, double mean) n
 }  // namespace
 
 ScratchNeed correlation_scratch(int64_t n) noexcept {
-  return {.shared = sizeof(Block) * static_cast<size_t>(num_blocks(n))};
+  return {.shared = sizeof(Block) * static_cast<size_t>(num_sum_blocks(n))};
 }
 
 float reduce_correlation(Context& context, std::span<const float> x, std::span<const float> y) noexcept {
@@ -104,11 +90,11 @@ float reduce_weighted_sum(Context& context, std::span<const float> x, std::span<
   const CorrelationTable& t = table();
   auto* sums = context.shared<float>();
   const int64_t n = length(x);
-  for_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
+  for_sum_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
     sums[b] = t.product(x.data() + begin, w.data() + begin, size);
   });
   double total = 0;
-  for (int64_t b = 0; b < num_blocks(n); ++b) total += static_cast<double>(sums[b]);
+  for (int64_t b = 0; b < num_sum_blocks(n); ++b) total += static_cast<double>(sums[b]);
   return static_cast<float>(total);
 }
 float reduce_weighted_mean(Context& context, std::span<const float> x, std::span<const float> w) noexcept {
@@ -116,11 +102,11 @@ float reduce_weighted_mean(Context& context, std::span<const float> x, std::span
   const CorrelationTable& t = table();
   auto* sums = context.shared<PairSums>();
   const int64_t n = length(x);
-  for_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
+  for_sum_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
     sums[b] = t.weighted(x.data() + begin, w.data() + begin, size);
   });
   double total = 0, weight = 0;
-  for (int64_t b = 0; b < num_blocks(n); ++b) {
+  for (int64_t b = 0; b < num_sum_blocks(n); ++b) {
     total += static_cast<double>(sums[b].x);
     weight += static_cast<double>(sums[b].y);
   }

@@ -8,40 +8,25 @@
 #include "graft/kernels/reduce_ref_inl.h"
 #include "graft/kernels/reduce_table.h"
 #include "graft/kernels/ref.h"
+#include "graft/kernels/sum_blocks.h"
 
 namespace graft {
 namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr int64_t kTaskBlocks = 4;  // blocks of a task: 64 KB read
 
 const ReduceTable& table() noexcept {
   if (const ReduceTable* simd = reduce_simd()) return *simd;
   return pick_reference(reduce_ref(), reduce_fma_ref());
 }
 
-int64_t num_blocks(int64_t n) noexcept { return (n + kSumBlock - 1) / kSumBlock; }
-
-// f(block, begin, size) for every block of n elements, over the threads; few blocks stay on this one, without the pool.
-template <typename F>
-void for_blocks(Context& context, int64_t n, F&& f) noexcept {
-  const int64_t blocks = num_blocks(n);
-  const auto some = [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b) f(b, b * kSumBlock, std::min(kSumBlock, n - b * kSumBlock));
-  };
-  if (blocks <= kTaskBlocks) return some(0, blocks);
-  context.pool().parallel((blocks + kTaskBlocks - 1) / kTaskBlocks, [&](int64_t task, int) {
-    some(task * kTaskBlocks, std::min(blocks, (task + 1) * kTaskBlocks));
-  });
-}
-
 // The sum of block(begin, size) over all blocks, in f64, ascending.
 template <typename Block>
 double sum_of_blocks(Context& context, int64_t n, Block&& block) noexcept {
   float* sums = context.shared<float>();
-  for_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) { sums[b] = block(begin, size); });
+  for_sum_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) { sums[b] = block(begin, size); });
   double total = 0;
-  for (int64_t b = 0; b < num_blocks(n); ++b) total += static_cast<double>(sums[b]);
+  for (int64_t b = 0; b < num_sum_blocks(n); ++b) total += static_cast<double>(sums[b]);
   return total;
 }
 
@@ -62,11 +47,11 @@ ArgValue extreme(Context& context, std::span<const float> x, bool largest, bool 
   const ReduceTable& t = table();
   const int64_t n = length(x);
   float* best = context.shared<float>();
-  for_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
+  for_sum_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
     best[b] = largest ? t.max(x.data() + begin, size) : t.min(x.data() + begin, size);
   });
   int64_t at = 0;
-  for (int64_t b = 0; b < num_blocks(n); ++b) {
+  for (int64_t b = 0; b < num_sum_blocks(n); ++b) {
     if (best[b] != best[b]) {
       at = b;
       break;
@@ -84,7 +69,7 @@ ArgValue extreme(Context& context, std::span<const float> x, bool largest, bool 
 }  // namespace
 
 ScratchNeed reduce_scratch(int64_t n) noexcept {
-  return {.shared = 2 * sizeof(float) * static_cast<size_t>(num_blocks(n))};
+  return {.shared = 2 * sizeof(float) * static_cast<size_t>(num_sum_blocks(n))};
 }
 
 float reduce_sum(Context& context, std::span<const float> x) noexcept {
@@ -109,14 +94,14 @@ float reduce_var(Context& context, std::span<const float> x, int64_t ddof) noexc
   if (n <= ddof || n == 0) return kNaN;
   const ReduceTable& t = table();
   float* sums = context.shared<float>();
-  float* squares = sums + num_blocks(n);
-  for_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
+  float* squares = sums + num_sum_blocks(n);
+  for_sum_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
     sums[b] = t.sum(x.data() + begin, size);
     squares[b] = t.centred_square_sum(x.data() + begin, sums[b] / static_cast<float>(size), size);
   });
   // Blocks are centred at c_b, the rounded mean of each. About any c: sum (x - c)^2 = M2 + size (mean - c)^2, so M2 is exact in c_b.
   double mean = 0, m2 = 0, count = 0;
-  for (int64_t b = 0; b < num_blocks(n); ++b) {
+  for (int64_t b = 0; b < num_sum_blocks(n); ++b) {
     const auto size = static_cast<double>(std::min(kSumBlock, n - b * kSumBlock));
     const double block_mean = static_cast<double>(sums[b]) / size;
     const double centre = static_cast<double>(sums[b] / static_cast<float>(size));
@@ -176,11 +161,11 @@ uint32_t map_reduce_threshold_count(Context& context, std::span<const float> x, 
   const ReduceTable& t = table();
   auto* counts = context.shared<uint32_t>();
   const int64_t n = length(x);
-  for_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
+  for_sum_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
     counts[b] = static_cast<uint32_t>(t.count_above(x.data() + begin, threshold, size));
   });
   uint32_t total = 0;
-  for (int64_t b = 0; b < num_blocks(n); ++b) total += counts[b];
+  for (int64_t b = 0; b < num_sum_blocks(n); ++b) total += counts[b];
   return total;
 }
 

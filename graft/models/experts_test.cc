@@ -8,6 +8,7 @@ namespace graft {
 namespace {
 
 using test::DecoderBench;
+using test::load_model;
 using test::lora_config;
 using test::random_adapter;
 using test::TempDir;
@@ -17,10 +18,6 @@ using test::write_tiny_model;
 
 // Every expert, the attention and the router, whatever the family calls them.
 const std::string kEverything = ".*(_proj|w[123]|mlp\\.gate|moe\\.gate)";
-
-Model load_folder(Context& context, const std::string& folder) {
-  return Model::load(context, ModelFolder::open(folder, supported_model_types()));
-}
 
 DecoderOptions expert_options(DecoderOutput output) {
   DecoderOptions options;
@@ -109,8 +106,8 @@ TEST(Experts, StackedTensorsAreTheSameModel) {
     for (const TensorInfo& info : writer.tensors()) writer.write(info.name, bytes.at(info.name));
     writer.commit();
     Workers workers;
-    EXPECT_EQ(logits_of(workers.context, load_folder(workers.context, dir / "stacked")),
-              logits_of(workers.context, load_folder(workers.context, dir / "each")))
+    EXPECT_EQ(logits_of(workers.context, load_model(workers.context, dir / "stacked")),
+              logits_of(workers.context, load_model(workers.context, dir / "each")))
         << family;
 
     Json other = each.config.raw;
@@ -150,7 +147,7 @@ TEST(Experts, OneExpertOfOneIsTheDenseModel) {
   for (const TensorInfo& info : writer.tensors()) writer.write(info.name, bytes.at(info.name));
   writer.commit();
   Workers workers;
-  const Model sparse = load_folder(workers.context, dir / "moe"), dense = load_folder(workers.context, dir / "dense");
+  const Model sparse = load_model(workers.context, dir / "moe"), dense = load_model(workers.context, dir / "dense");
   DecoderOptions options = expert_options(DecoderOutput::kTrain);
   options.train_base = true;
   DecoderBench want(workers.context, dense, options);
@@ -177,7 +174,7 @@ TEST(Experts, RecomputeGivesTheSameBitsAndNothingIsAllocated) {
   config["num_hidden_layers"] = 4;
   write_tiny_model(dir.path(), config);
   Workers workers;
-  const Model model = load_folder(workers.context, dir.path());
+  const Model model = load_model(workers.context, dir.path());
   const AdapterWeights adapter = random_adapter(workers.context, model, lora_config(3, kEverything), 7);
   DecoderOptions options = expert_options(DecoderOutput::kTrain);
   options.train_adapter = true, options.aux_coef = 0.1, options.z_coef = 0.01;
@@ -200,13 +197,13 @@ TEST(Experts, MergedAndUnmergedAgree) {
     const TempDir dir;
     write_tiny_model(dir / "base", tiny_config(family));
     Workers workers;
-    const Model model = load_folder(workers.context, dir / "base");
+    const Model model = load_model(workers.context, dir / "base");
     AdapterWeights adapter = random_adapter(workers.context, model, lora_config(3, kEverything, 1), 7);
     adapter.save(dir / "adapter");
     MergeConfig config;
     config.model = dir / "base", config.adapters = {{dir / "adapter", 1.0}}, config.out = dir / "merged";
     EXPECT_EQ(static_cast<size_t>(merge(workers.context, config).num_merged), adapter.sites.modules.size());
-    const Model merged = load_folder(workers.context, dir / "merged");
+    const Model merged = load_model(workers.context, dir / "merged");
     const AdapterWeights read = AdapterWeights::load(workers.context, model, dir / "adapter");
     const std::vector<float> a = logits_of(workers.context, model, &read), b = logits_of(workers.context, merged);
     EXPECT_EQ(a, logits_of(workers.context, model, &adapter)) << family;
@@ -220,7 +217,7 @@ TEST(Experts, WhatAdaptersCannotDoIsSaid) {
   const TempDir dir;
   write_tiny_model(dir.path(), tiny_config("mixtral"));
   Workers workers;
-  const Model model = load_folder(workers.context, dir.path());
+  const Model model = load_model(workers.context, dir.path());
   const auto message = [&](DecoderOptions options, bool dora) -> std::string {
     LoraConfig config = lora_config(2, "w1");
     config.use_dora = dora;

@@ -10,6 +10,7 @@ namespace graft {
 namespace {
 
 using test::DecoderBench;
+using test::load_model;
 using test::lora_config;
 using test::random_adapter;
 using test::TempDir;
@@ -18,10 +19,6 @@ using test::Workers;
 using test::write_tiny_model;
 
 const std::string kSeven = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
-
-Model load(Context& context, const std::string& folder) {
-  return Model::load(context, ModelFolder::open(folder, supported_model_types()));
-}
 
 std::vector<float> logits(Context& context, const Model& model, const AdapterWeights* adapter) {
   DecoderOptions options;
@@ -52,7 +49,7 @@ Difference difference(const std::vector<float>& got, const std::vector<float>& w
 struct Merged {
   explicit Merged(const Json& config, DType dtype = DType::kF32) {
     write_tiny_model(base, config, dtype);
-    model = load(workers.context, base);
+    model = load_model(workers.context, base);
   }
   std::string save(const AdapterWeights& adapter, const std::string& name) const {
     const std::string path = dir / name;
@@ -88,7 +85,7 @@ TEST(Merge, EqualsTheUnmergedModel) {
       EXPECT_EQ(report.num_copied, static_cast<int64_t>(m.model.parameters().size()) - 14);
       // Unmerging is going back to the base, which is not touched.
       EXPECT_EQ(read_file(m.base + "/model.safetensors"), untouched);
-      const Model merged = load(m.workers.context, m.out);
+      const Model merged = load_model(m.workers.context, m.out);
       EXPECT_EQ(merged.parameters().at("model.layers.0.self_attn.q_proj.weight").stored, dtype);
       const Difference d =
           difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter));
@@ -160,7 +157,7 @@ TEST(Merge, SeveralWeightedAdapters) {
   const AdapterWeights one = random_adapter(m.workers.context, m.model, lora_config(4, kSeven), 7);
   const AdapterWeights two = random_adapter(m.workers.context, m.model, lora_config(2, "q_proj", 3), 8);
   m.run({{m.save(one, "one"), 0.7}, {m.save(two, "two"), -0.3}});
-  const Model merged = load(m.workers.context, m.out);
+  const Model merged = load_model(m.workers.context, m.out);
   for (const auto& entry : m.model.parameters()) {
     const std::string& name = entry.first;
     const Parameter& p = entry.second;
@@ -198,7 +195,7 @@ TEST(Merge, AnAdapterOnATiedHeadUntiesIt) {
   Merged m(tiny_config("qwen2", true));
   const AdapterWeights adapter = random_adapter(m.workers.context, m.model, lora_config(4, "q_proj,lm_head"), 7);
   m.run({{m.save(adapter, "a"), 1.0}});
-  const Model merged = load(m.workers.context, m.out);
+  const Model merged = load_model(m.workers.context, m.out);
   EXPECT_FALSE(merged.config().tie_word_embeddings);
   EXPECT_EQ(merged.parameters().count("lm_head.weight"), 1u);
   EXPECT_LE(
@@ -218,7 +215,7 @@ TEST(Merge, AnAdapterOnATiedEmbeddingLeavesTheHead) {
   const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
   EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
   m.run({{path, 1.0}});
-  const Model merged = load(m.workers.context, m.out);
+  const Model merged = load_model(m.workers.context, m.out);
   EXPECT_FALSE(merged.config().tie_word_embeddings);
   EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), want).largest, 1e-5);
 }
@@ -244,7 +241,7 @@ TEST(Merge, DoraOnTheHeadAndTheEmbedding) {
     const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
     EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
     m.run({{path, 1.0}});
-    const Model merged = load(m.workers.context, m.out);
+    const Model merged = load_model(m.workers.context, m.out);
     EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), want).largest, 1e-5);
   }
 }
@@ -267,7 +264,7 @@ TEST(Merge, SavedModulesReplaceTheBase) {
   for (float& v : adapter.tensors.at("model.norm.weight").values()) v += 0.25f;
   const std::string path = m.save(adapter, "a");
   m.run({{path, 1.0}});
-  const Model merged = load(m.workers.context, m.out);
+  const Model merged = load_model(m.workers.context, m.out);
   EXPECT_LE(
       difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter)).largest,
       1e-5);
@@ -291,7 +288,7 @@ TEST(Merge, ATiedHeadSavedWithTheAdapter) {
   const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
   EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
   m.run({{path, 1.0}});
-  EXPECT_LE(difference(logits(m.workers.context, load(m.workers.context, m.out), nullptr), want).largest, 1e-5);
+  EXPECT_LE(difference(logits(m.workers.context, load_model(m.workers.context, m.out), nullptr), want).largest, 1e-5);
 
   const std::string plain = m.save(random_adapter(m.workers.context, m.model, lora_config(4, "q_proj"), 7), "plain");
   Adapter copied = load_adapter(plain);
@@ -317,7 +314,7 @@ TEST(Merge, SavedHeadOfATiedModelAndAllNorms) {
   const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
   EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
   m.run({{path, 1.0}});
-  const Model merged = load(m.workers.context, m.out);
+  const Model merged = load_model(m.workers.context, m.out);
   EXPECT_FALSE(merged.config().tie_word_embeddings);
   EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), want).largest, 1e-5);
 }

@@ -40,6 +40,10 @@ inline Json tiny_config(const std::string& model_type, bool tied = true) {
   return c;
 }
 
+inline Model load_model(Context& context, const std::string& folder) {
+  return Model::load(context, ModelFolder::open(folder, supported_model_types()));
+}
+
 // A folder with random weights of the size that keeps activations near one; biases and norms random too, so that none is neutral.
 inline void write_tiny_model(const std::string& folder, const Json& config, DType dtype = DType::kF32,
                              uint64_t seed = 1) {
