@@ -8,7 +8,7 @@
 #include "graft/kernels/reduce_ref_inl.h"
 #include "graft/kernels/reduce_table.h"
 #include "graft/kernels/ref.h"
-#include "graft/kernels/sum_blocks.h"
+#include "graft/kernels/sum_blocks_inl.h"
 
 namespace graft {
 namespace {
