@@ -14,9 +14,12 @@ namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int64_t kSample = 4096;
-constexpr int64_t kSmall = 4 * kSample;  // up to here a sample does not pay
+constexpr int64_t kSmall = 4096;  // up to here a sample does not pay
+constexpr int64_t kMostSample = 4096;
 constexpr int64_t kTask = 65536;
+
+// Elements of a sample of n: sorting 4,096 would take longer than all the rest of a short x.
+int64_t sample_size(int64_t n) noexcept { return n < 4 * kTask ? kMostSample / 4 : kMostSample; }
 
 const SelectTable& table() noexcept {
   if (const SelectTable* simd = select_simd()) return *simd;
@@ -28,7 +31,7 @@ int64_t num_tasks(int64_t n) noexcept { return (n + kTask - 1) / kTask; }
 // The context's shared scratch. What the tasks keep stands apart, each at its own part's place.
 struct Workspace {
   float* kept;       // [N], or candidates' indices
-  uint32_t* sample;  // [kSample] keys of x, ascending
+  uint32_t* sample;  // [sample_size] keys of x, ascending
   uint32_t* inner;   // the same of what one sweep kept
   Split* splits;     // [tasks]
   int64_t* counts;   // [tasks]
@@ -41,11 +44,11 @@ struct Workspace {
       bytes += (size * sizeof(T) + 63) / 64 * 64;
     };
     take(kept, static_cast<size_t>(n) + 64);
-    take(sample, kSample);
-    take(inner, kSample);
+    take(sample, kMostSample);
+    take(inner, kMostSample);
     take(splits, static_cast<size_t>(num_tasks(n)));
     take(counts, static_cast<size_t>(num_tasks(n)));
-    take(radix, std::max(radix_bytes<uint64_t>(n), radix_bytes<uint32_t>(kSample)));
+    take(radix, std::max(radix_bytes<uint64_t>(n), radix_bytes<uint32_t>(kMostSample)));
   }
 };
 
@@ -57,13 +60,14 @@ void for_tasks(Context& context, int64_t n, F&& f) noexcept {
   context.pool().parallel(num_tasks(n), [&](int64_t task, int) { one(task); });
 }
 
-// A sorted sample: one element of each of 4,096 stretches, at a place that no period of the data follows.
+// A sorted sample: one element of each of sample_size stretches, at a place that no period of the data follows.
 void take_sample(Context& context, std::span<const float> x, const Workspace& w, uint32_t* sample) noexcept {
   const auto n = static_cast<uint64_t>(x.size());
+  const int64_t count = sample_size(static_cast<int64_t>(n));
   radix_sort<uint32_t>(
-      context, kSample, w.radix,
-      [&](int64_t i) {
-        const uint64_t begin = n * static_cast<uint64_t>(i) / kSample, size = n / kSample;
+      context, count, w.radix,
+      [&, stretches = static_cast<uint64_t>(count), size = n / static_cast<uint64_t>(count)](int64_t i) {
+        const uint64_t begin = n * static_cast<uint64_t>(i) / stretches;
         const uint64_t mixed = (static_cast<uint64_t>(i) + 1) * 0x9E3779B97F4A7C15u >> 32;
         return ordered_key(x[begin + mixed % size]);
       },
@@ -109,10 +113,11 @@ Swept sweep(Context& context, std::span<const float> x, int64_t k, const uint32_
   const auto n = static_cast<int64_t>(x.size());
   const SelectTable& t = table();
   // The rank in the sample, give or take 4 standard deviations.
-  const double share = static_cast<double>(k) / static_cast<double>(n), middle = share * kSample;
-  const double margin = 4 * std::sqrt(kSample * share * (1 - share)) + 8;
+  const auto count = static_cast<double>(sample_size(n));
+  const double share = static_cast<double>(k) / static_cast<double>(n), middle = share * count;
+  const double margin = 4 * std::sqrt(count * share * (1 - share)) + 8;
   const auto sample_at = [&](double rank, float beyond) {
-    return rank < 0 || rank >= kSample ? beyond : float_of_key(sample[static_cast<int64_t>(rank)]);
+    return rank < 0 || rank >= count ? beyond : float_of_key(sample[static_cast<int64_t>(rank)]);
   };
   Swept s;
   s.low = sample_at(middle - margin, -kInfinity);
@@ -219,11 +224,12 @@ void topk_select(Context& context, std::span<const float> x, std::span<float> va
   const Workspace w(n, context.shared<std::byte>());
   auto* candidates = reinterpret_cast<int32_t*>(w.kept);
   int64_t count = 0;  // of candidates; 0: everything is one
-  if (n > kSmall && k < n / 16) {
+  if (n > kSmall && k < n / 4) {
     take_sample(context, x, w, w.sample);
-    const double expected = static_cast<double>(k) * kSample / static_cast<double>(n);
+    const int64_t sampled = sample_size(n);
+    const double expected = static_cast<double>(k) * static_cast<double>(sampled) / static_cast<double>(n);
     const auto from_top = static_cast<int64_t>(expected + 4 * std::sqrt(expected + 1) + 4);
-    float low = float_of_key(w.sample[std::max<int64_t>(0, kSample - 1 - from_top)]);
+    float low = float_of_key(w.sample[std::max<int64_t>(0, sampled - 1 - from_top)]);
     if (low != low) low = kInfinity;
     const SelectTable& t = table();
     for_tasks(context, n, [&](int64_t task, int64_t begin, int64_t size) {

@@ -39,7 +39,7 @@ TEST(Select, MedianAndPercentilesOfAnyData) {
   const CpuLevel top = cpu_level();
   for (const CpuLevel level : cpu_levels_available()) {
     set_cpu_level(level);
-    for (const int64_t n : {1, 2, 7, 8, 1000, 16385, 100003, 300000}) {
+    for (const int64_t n : {1, 2, 7, 8, 1000, 4097, 16385, 100003, 300000}) {
       for (const Data data : kAll) {
         const std::vector<float> x = make(data, n);
         std::vector<float> sorted = x;
@@ -88,7 +88,7 @@ TEST(Select, TopKOfAnyData) {
   const CpuLevel top = cpu_level();
   for (const CpuLevel level : cpu_levels_available()) {
     set_cpu_level(level);
-    for (const int64_t n : {1, 7, 1000, 16385, 100003}) {
+    for (const int64_t n : {1, 7, 1000, 5000, 16385, 100003}) {
       for (const Data data : kAll) {
         for (const bool nan : {false, true}) {
           std::vector<float> x = make(data, n);
