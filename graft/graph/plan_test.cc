@@ -11,7 +11,7 @@ namespace {
 using test::Bench;
 using test::expect_error;
 
-const RunSizes kSizes = {.tokens = 9, .labels = 2, .sequences = 2, .max_length = 5};
+const RunSizes kPlanSizes = {.tokens = 9, .labels = 2, .sequences = 2, .max_length = 5};
 constexpr int64_t kWidth = 8;
 
 // Ops of a random graph on [tokens, 8] values, drawn from those that are there; the last few are the outputs. In segments of three nodes.
@@ -84,7 +84,7 @@ TEST(Plan, ArenaGivesTheBitsOfSeparateBuffers) {
   const RopeTable table = small_table();
   for (uint64_t seed = 1; seed <= 60; ++seed) {
     SCOPED_TRACE(seed);
-    Bench shared(DType::kF32, kSizes, 1), separate(DType::kF32, kSizes, 1);
+    Bench shared(DType::kF32, kPlanSizes, 1), separate(DType::kF32, kPlanSizes, 1);
     shared.finish(random_graph(shared, seed, table, false));
     separate.finish(random_graph(separate, seed, table, true));
     // Kept values lie apart from each other to the end of the run.
@@ -99,12 +99,12 @@ TEST(Plan, ArenaGivesTheBitsOfSeparateBuffers) {
 TEST(Plan, RecomputeGivesTheSameBits) {
   const RopeTable table = small_table();
   for (uint64_t seed = 1; seed <= 20; ++seed) {
-    Bench plain(DType::kF32, kSizes, 1);
+    Bench plain(DType::kF32, kPlanSizes, 1);
     plain.finish(random_graph(plain, seed, table, false));
     const std::vector<double> want = everything(plain);
     for (const int every : {1, 2, 3}) {
       SCOPED_TRACE(fmt::format("seed {}, every {}", seed, every));
-      Bench b(DType::kF32, kSizes, 1);
+      Bench b(DType::kF32, kPlanSizes, 1);
       b.finish(random_graph(b, seed, table, false), nullptr, every);
       ASSERT_EQ(everything(b), want);
     }
@@ -129,12 +129,12 @@ std::vector<Value> layers(Bench& b, int count) {
 }
 
 TEST(Plan, RecomputeMakesTheArenaSmaller) {
-  Bench plain(DType::kF32, kSizes);
+  Bench plain(DType::kF32, kPlanSizes);
   plain.finish(layers(plain, 12));
   const std::vector<double> want = everything(plain);
   size_t bytes[4] = {plain.plan.arena_bytes()};
   for (const int every : {1, 2, 3}) {
-    Bench b(DType::kF32, kSizes);
+    Bench b(DType::kF32, kPlanSizes);
     b.finish(layers(b, 12), nullptr, every);
     EXPECT_EQ(everything(b), want) << every;
     bytes[every] = b.plan.arena_bytes();
@@ -149,7 +149,7 @@ TEST(Plan, SmallerRunsThanTheCapacity) {
   const RunSizes large = {.tokens = 200, .labels = 9, .sequences = 7, .max_length = 90};
   const RopeTable table = small_table();
   for (uint64_t seed : {3u, 4u, 5u}) {
-    Bench exact(DType::kF32, kSizes), roomy(DType::kF32, kSizes);
+    Bench exact(DType::kF32, kPlanSizes), roomy(DType::kF32, kPlanSizes);
     exact.finish(random_graph(exact, seed, table, false));
     const std::vector<Value> ys = random_graph(roomy, seed, table, false);
     roomy.finish(ys, &large);
@@ -158,7 +158,7 @@ TEST(Plan, SmallerRunsThanTheCapacity) {
 }
 
 TEST(Plan, WorksInPlaceWhereTheInputEnds) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kPlanSizes);
   const Value x = b.leaf(Rows::kTokens, kWidth, 1), y = b.leaf(Rows::kTokens, kWidth, 2);
   const Value both = add(b.g, x, y);         // x is read again below
   const Value last = add(b.g, both, x);      // both ends here
@@ -177,7 +177,7 @@ TEST(Plan, WorksInPlaceWhereTheInputEnds) {
 }
 
 TEST(Plan, KeptValuesAreNotOverwritten) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kPlanSizes);
   const Value x = b.leaf(Rows::kTokens, kWidth, 1), y = add(b.g, x, b.leaf(Rows::kTokens, kWidth, 2));
   b.g.keep(x);
   b.finish({y});
@@ -187,7 +187,7 @@ TEST(Plan, KeptValuesAreNotOverwritten) {
 TEST(Plan, RunningAllocatesNothing) {
   const RopeTable table = small_table();
   for (const int threads : {1, 2}) {
-    Bench b(DType::kF32, kSizes, threads);
+    Bench b(DType::kF32, kPlanSizes, threads);
     b.finish(random_graph(b, 7, table, false), nullptr, 2);
     b.loss();  // binds
     // A plan of more nodes on this thread: what its ops keep is reserved by prepare, before the first run.
@@ -240,7 +240,7 @@ TEST(Plan, TheFirstRunAllocatesNothingEither) {
 
 TEST(Plan, DebugNamesTheFirstOpThatIsNotFinite) {
   ::setenv("GRAFT_DEBUG", "ops", 1);
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kPlanSizes);
   const Value x = b.leaf(Rows::kTokens, kWidth, 1);
   b.g.set_scope("layer3.mlp");
   const Value y = swiglu(b.g, x, b.leaf(Rows::kTokens, kWidth, 2));
@@ -257,7 +257,7 @@ TEST(Plan, DebugNamesTheFirstOpThatIsNotFinite) {
 }
 
 TEST(Plan, MoreThanTheCapacityIsAnError) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kPlanSizes);
   b.finish({add(b.g, b.leaf(Rows::kTokens, kWidth, 1), b.leaf(Rows::kTokens, kWidth, 2))});
   const auto run = [&](RunSizes sizes) {
     RunInputs inputs;
@@ -274,7 +274,7 @@ TEST(Plan, MoreThanTheCapacityIsAnError) {
 const Op kOneWay = {.name = "one_way", .run = [](const Run&, const Node&) {}};
 
 TEST(Autodiff, OpWithoutGradientIsNamed) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kPlanSizes);
   const Value x = b.leaf(Rows::kTokens, kWidth, 1);
   b.g.set_scope("here");
   b.g.add_node(kOneWay, {x}, {}, {b.g.shape(x)});

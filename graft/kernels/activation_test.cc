@@ -8,8 +8,8 @@ namespace {
 using test::Matrix;
 
 // alias: 0 none; 1 y = gate, dgate = gate, dup = up; 2 y = up, dgate = dy, dup = gate; 3 dgate = up, dup = dy.
-std::vector<float> run_all(Context& context, int64_t rows, int64_t n, int64_t gap, const std::vector<float>& a,
-                           const std::vector<float>& b, const std::vector<float>& c, int alias) {
+std::vector<float> all_activations(Context& context, int64_t rows, int64_t n, int64_t gap, const std::vector<float>& a,
+                                   const std::vector<float>& b, const std::vector<float>& c, int alias) {
   std::vector<float> all;
   {
     Matrix<float> gate(rows, n, gap, a), up(rows, n, gap + 3, b), y(rows, n, gap + 1);
@@ -34,21 +34,21 @@ TEST(Swiglu, SameBitsOnEveryCpuLevelAndThreadCount) {
                c = test::random_values<float>(rows * n, 3);
     for (const int alias : {0, 1, 2, 3}) {
       test::expect_same_bits(
-          [&](Context& context) { return run_all(context, rows, n, alias == 0 ? 2 : 0, a, b, c, alias); },
+          [&](Context& context) { return all_activations(context, rows, n, alias == 0 ? 2 : 0, a, b, c, alias); },
           "swiglu " + std::to_string(n));
     }
   }
   const auto a = test::hostile_values(5000, 4), b = test::hostile_values(5000, 5), c = test::hostile_values(5000, 6);
-  test::expect_same_bits([&](Context& context) { return run_all(context, 50, 100, 0, a, b, c, 0); }, "hostile");
+  test::expect_same_bits([&](Context& context) { return all_activations(context, 50, 100, 0, a, b, c, 0); }, "hostile");
 }
 
 TEST(Swiglu, AliasingChangesNothing) {
   test::TestContext t;
   const auto a = test::random_values<float>(700, 1, 8), b = test::random_values<float>(700, 2),
              c = test::random_values<float>(700, 3);
-  const auto want = run_all(t.context, 7, 100, 0, a, b, c, 0);
+  const auto want = all_activations(t.context, 7, 100, 0, a, b, c, 0);
   for (const int alias : {1, 2, 3}) {
-    const auto got = run_all(t.context, 7, 100, 0, a, b, c, alias);
+    const auto got = all_activations(t.context, 7, 100, 0, a, b, c, alias);
     EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0) << alias;
   }
 }

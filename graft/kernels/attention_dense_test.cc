@@ -32,14 +32,14 @@ std::vector<float> to_float(const std::vector<f16>& x) {
   return y;
 }
 
-struct Result {
+struct DenseResult {
   std::vector<float> o, lse;
 };
 
 template <typename S, typename Kernel>
-Result run(Kernel&& kernel, const Shape& s, const Inputs<S>& in, bool causal, int threads = 2) {
-  Result r{std::vector<float>(in.q.size(), 7),
-           std::vector<float>(static_cast<size_t>(s.batch * s.heads * s.queries), 7)};
+DenseResult run(Kernel&& kernel, const Shape& s, const Inputs<S>& in, bool causal, int threads = 2) {
+  DenseResult r{std::vector<float>(in.q.size(), 7),
+                std::vector<float>(static_cast<size_t>(s.batch * s.heads * s.queries), 7)};
   test::TestContext t(threads);
   t.context.reserve(attention_dense_scratch(s.heads, s.kv_heads, s.queries, s.keys, s.d));
   const View<const S, 4> k(in.k.data(), s.batch, s.kv_heads, s.keys, s.d), v(in.v.data(), k.extents(), k.strides());
@@ -50,7 +50,7 @@ Result run(Kernel&& kernel, const Shape& s, const Inputs<S>& in, bool causal, in
 }
 
 // softmax(q k^T / sqrt d) v in f64, by the formula.
-void expect_formula(const Shape& s, const Inputs<float>& in, bool causal, const Result& got) {
+void expect_formula(const Shape& s, const Inputs<float>& in, bool causal, const DenseResult& got) {
   const auto at = [&](const std::vector<float>& x, int64_t row, int64_t e) {
     return static_cast<double>(x[static_cast<size_t>(row * s.d + e)]);
   };
@@ -98,9 +98,9 @@ TEST(AttentionDense, HalvesGiveTheBitsOfTheirWidenedValues) {
     const Inputs<f16> half{to_half(in.q), to_half(in.k), to_half(in.v)};
     const Inputs<float> wide{to_float(half.q), to_float(half.k), to_float(half.v)};
     for (const bool causal : {false, true}) {
-      const Result want = run<float>(attention_sdpa, s, wide, causal);
+      const DenseResult want = run<float>(attention_sdpa, s, wide, causal);
       for (const int threads : {1, 3}) {
-        const Result got = run<f16>(s.kv_heads == 1 ? attention_mqa : attention_gqa, s, half, causal, threads);
+        const DenseResult got = run<f16>(s.kv_heads == 1 ? attention_mqa : attention_gqa, s, half, causal, threads);
         EXPECT_EQ(got.o, want.o);
         EXPECT_EQ(got.lse, want.lse);
       }
@@ -114,7 +114,7 @@ TEST(AttentionDense, AllHalvesAreWidenedExactly) {
   for (int first = 0; first < 65536; first += kD) {
     std::vector<f16> v(kD), zero(kD, f16{0});
     for (int e = 0; e < kD; ++e) v[static_cast<size_t>(e)] = f16{static_cast<uint16_t>(first + e)};
-    const Result got = run<f16>(attention_flash, {1, 1, 1, 1, kKeys, kD}, {zero, zero, v}, false, 1);
+    const DenseResult got = run<f16>(attention_flash, {1, 1, 1, 1, kKeys, kD}, {zero, zero, v}, false, 1);
     const std::vector<float> want = to_float(v);
     for (size_t e = 0; e < want.size(); ++e) {
       ASSERT_TRUE(got.o[e] == want[e] || (got.o[e] != got.o[e] && want[e] != want[e])) << first + static_cast<int>(e);
@@ -124,14 +124,14 @@ TEST(AttentionDense, AllHalvesAreWidenedExactly) {
 
 TEST(AttentionDense, RowsThatSeeNothingAreZero) {
   const Shape s{2, 2, 1, 11, 4, 8};
-  const Result got = run<float>(attention_sdpa, s, random_inputs(s, 9), true);
+  const DenseResult got = run<float>(attention_sdpa, s, random_inputs(s, 9), true);
   for (int64_t row = 0; row < 2 * 2 * 11; ++row) {
     const bool blind = row % 11 < 7;
     EXPECT_EQ(got.lse[static_cast<size_t>(row)] == -kInfinity, blind) << row;
     for (int64_t e = 0; blind && e < 8; ++e) EXPECT_EQ(got.o[static_cast<size_t>(row * 8 + e)], 0);
   }
   const Shape none{1, 2, 2, 3, 0, 8};
-  const Result empty = run<float>(attention_sdpa, none, random_inputs(none, 9), false);
+  const DenseResult empty = run<float>(attention_sdpa, none, random_inputs(none, 9), false);
   EXPECT_EQ(empty.o, std::vector<float>(48, 0));
   EXPECT_EQ(empty.lse, std::vector<float>(6, -kInfinity));
 }
@@ -140,10 +140,10 @@ TEST(AttentionDense, RowsThatSeeNothingAreZero) {
 TEST(AttentionDense, CausalRowIsTheUnmaskedAttentionOfItsKeys) {
   const Shape s{1, 1, 1, 40, 600, 16}, last{1, 1, 1, 1, 577, 16};
   Inputs<float> in = random_inputs(s, 11);
-  const Result all = run<float>(attention_sdpa, s, in, true);
+  const DenseResult all = run<float>(attention_sdpa, s, in, true);
   constexpr int64_t kRow = 16;  // sees 16 + 1 + 560 keys
   in.q = std::vector<float>(in.q.begin() + kRow * 16, in.q.begin() + (kRow + 1) * 16);
-  const Result one = run<float>(attention_sdpa, last, in, false);
+  const DenseResult one = run<float>(attention_sdpa, last, in, false);
   EXPECT_EQ(one.o, std::vector<float>(all.o.begin() + kRow * 16, all.o.begin() + (kRow + 1) * 16));
   EXPECT_EQ(one.lse[0], all.lse[kRow]);
 }
@@ -151,7 +151,7 @@ TEST(AttentionDense, CausalRowIsTheUnmaskedAttentionOfItsKeys) {
 TEST(AttentionDense, StridesAreFree) {
   const Shape s{2, 4, 2, 20, 30, 8};
   const Inputs<float> in = random_inputs(s, 13);
-  const Result want = run<float>(attention_sdpa, s, in, true);
+  const DenseResult want = run<float>(attention_sdpa, s, in, true);
   // The same as [B, L, H, D], as projections lie.
   const auto turned = [&](const std::vector<float>& x, int64_t heads, int64_t length) {
     std::vector<float> y(x.size());
@@ -177,7 +177,7 @@ TEST(AttentionDense, StridesAreFree) {
 TEST(AttentionDense, OneHeadIsSdpa) {
   const Shape s{1, 1, 1, 70, 90, 16};
   const Inputs<float> in = random_inputs(s, 15);
-  const Result want = run<float>(attention_sdpa, s, in, false);
+  const DenseResult want = run<float>(attention_sdpa, s, in, false);
   std::vector<float> o(in.q.size()), lse(70);
   test::TestContext t(2);
   t.context.reserve(attention_dense_scratch(1, 1, 70, 90, 16));

@@ -13,7 +13,7 @@ void expect_same(std::span<const float> got, const std::vector<float>& want, con
 }
 
 // What is behind the room given to the kernel must not change, nor what other tasks wrote.
-void check(const std::vector<float>& x, double threshold, std::span<const uint8_t> mask, int threads) {
+void check_compaction(const std::vector<float>& x, double threshold, std::span<const uint8_t> mask, int threads) {
   test::TestContext t(threads);
   t.context.reserve(compact_scratch(static_cast<int64_t>(x.size())));
   std::vector<float> above, marked;
@@ -47,12 +47,12 @@ TEST(Compact, KeepsWhatItShouldInOrder) {
           mask[i] = stream.word(i) % one_in == 0 ? static_cast<uint8_t>(1 + stream.word(i) % 255) : 0;
         }
         for (const double threshold : {-1e300, 0.0, 2.9, 1e35}) {
-          for (const int threads : {1, 3}) check(x, threshold, mask, threads);
+          for (const int threads : {1, 3}) check_compaction(x, threshold, mask, threads);
         }
       }
       std::fill(mask.begin(), mask.end(), uint8_t{0});
-      check(x, INFINITY, mask, 2);
-      check(x, NAN, mask, 2);
+      check_compaction(x, INFINITY, mask, 2);
+      check_compaction(x, NAN, mask, 2);
     }
   }
   set_cpu_level(top);
@@ -64,7 +64,7 @@ TEST(Compact, LargeOutputs) {
   const RandomStream stream(3, 1);
   std::vector<uint8_t> mask(x.size());
   for (size_t i = 0; i < mask.size(); ++i) mask[i] = i < 100000 || stream.word(i) % 5 != 0 ? 1 : 0;
-  for (const int threads : {1, 2}) check(x, 0.3, mask, threads);
+  for (const int threads : {1, 2}) check_compaction(x, 0.3, mask, threads);
 }
 
 // The threshold is a real number: 0.1 lies below the float 0.1f, and 1e300 above every finite float.

@@ -9,15 +9,15 @@ namespace {
 
 using test::Matrix;
 
-struct Case {
+struct DoraCase {
   int64_t out, in, rank;
 };
-constexpr Case kCases[] = {{1, 1, 1},    {33, 63, 4},  {70, 65, 16}, {13, 600, 8},
-                           {5, 4096, 3}, {6, 5000, 2}, {3, 40, 520}};
+constexpr DoraCase kDoraCases[] = {{1, 1, 1},    {33, 63, 4},  {70, 65, 16}, {13, 600, 8},
+                                   {5, 4096, 3}, {6, 5000, 2}, {3, 40, 520}};
 
 TEST(Dora, NormOfAdaptedRowsIsNearFloat64AndTheSameOnEveryLevel) {
   const test::LevelGuard guard;
-  for (const Case& c : kCases) {
+  for (const DoraCase& c : kDoraCases) {
     test::Uniform random(static_cast<uint64_t>(c.in));
     const Matrix<float> w = random.matrix<float>(c.out, c.in), a = random.matrix<float>(c.rank, c.in, 1),
                         b = random.matrix<float>(c.out, c.rank, 2);
@@ -57,7 +57,7 @@ TEST(Dora, NormOfAdaptedRowsIsNearFloat64AndTheSameOnEveryLevel) {
 
 TEST(Dora, ColumnNormIsTheSameOnEveryLevelAndThreadCount) {
   const test::LevelGuard guard;
-  for (const Case& c : {Case{600, 70, 3}, Case{255, 129, 8}, Case{1, 5, 1}}) {
+  for (const DoraCase& c : {DoraCase{600, 70, 3}, DoraCase{255, 129, 8}, DoraCase{1, 5, 1}}) {
     test::Uniform random(static_cast<uint64_t>(c.in));
     const Matrix<float> w = random.matrix<float>(c.out, c.in), a = random.matrix<float>(c.out, c.rank),
                         b = random.matrix<float>(c.in, c.rank);
@@ -82,7 +82,7 @@ TEST(Dora, ColumnNormIsTheSameOnEveryLevelAndThreadCount) {
 
 TEST(Dora, MergeAddsTheUpdateAndScalesRows) {
   const test::LevelGuard guard;
-  for (const Case& c : kCases) {
+  for (const DoraCase& c : kDoraCases) {
     test::Uniform random(static_cast<uint64_t>(c.in) + 50);
     const Matrix<float> w = random.matrix<float>(c.out, c.in), a = random.matrix<float>(c.rank, c.in),
                         b = random.matrix<float>(c.out, c.rank);

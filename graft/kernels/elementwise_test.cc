@@ -13,8 +13,8 @@ std::vector<uint64_t> keys_of(int64_t rows) {
   return keys;
 }
 
-std::vector<float> run_all(Context& context, int64_t rows, int64_t n, int64_t gap, const std::vector<float>& a,
-                           const std::vector<float>& b) {
+std::vector<float> all_elementwise(Context& context, int64_t rows, int64_t n, int64_t gap, const std::vector<float>& a,
+                                   const std::vector<float>& b) {
   Matrix<float> x(rows, n, gap, a), z(rows, n, gap + 1, b), y(rows, n, gap);
   const auto magnitude = test::random_values<float>(n, 8, 2), bias = test::random_values<float>(n, 9);
   std::vector<float> norm = test::random_values<float>(n, 10), all;
@@ -46,11 +46,12 @@ TEST(Elementwise, SameBitsOnEveryCpuLevelAndThreadCount) {
   for (const int64_t n : test::edge_sizes()) {
     const int64_t rows = n > 1000 ? 4 : 11;
     const auto a = test::random_values<float>(rows * n, 1), b = test::random_values<float>(rows * n, 2);
-    test::expect_same_bits([&](Context& c) { return run_all(c, rows, n, 3, a, b); },
+    test::expect_same_bits([&](Context& c) { return all_elementwise(c, rows, n, 3, a, b); },
                            "elementwise " + std::to_string(n));
   }
   const auto a = test::hostile_values(1300 * 37, 1), b = test::hostile_values(1300 * 37, 2);
-  test::expect_same_bits([&](Context& c) { return run_all(c, 1300, 37, 0, a, b); }, "hostile, several row blocks");
+  test::expect_same_bits([&](Context& c) { return all_elementwise(c, 1300, 37, 0, a, b); },
+                         "hostile, several row blocks");
 }
 
 TEST(Elementwise, ColumnScaleGradientMatchesDifferencesInDouble) {

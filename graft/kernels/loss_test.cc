@@ -9,14 +9,14 @@ namespace {
 using test::Matrix;
 
 template <typename T>
-struct Problem {
+struct LossProblem {
   int64_t rows, hidden, vocab, rank;
   std::vector<T> x, head, h, b;
   std::vector<int32_t> labels;
   std::vector<double> weights;
   double smoothing = 0;
 
-  Problem(int64_t rows_, int64_t hidden_, int64_t vocab_, int64_t rank_, double logit_scale = 1)
+  LossProblem(int64_t rows_, int64_t hidden_, int64_t vocab_, int64_t rank_, double logit_scale = 1)
       : rows(rows_), hidden(hidden_), vocab(vocab_), rank(rank_) {
     x = test::random_values<T>(rows * hidden, 1);
     head = test::random_values<T>(vocab * hidden, 2, logit_scale);
@@ -30,14 +30,14 @@ struct Problem {
 };
 
 template <typename T>
-struct Result {
+struct LossResult {
   double loss = 0;
   std::vector<T> nll, dx, dhead, dlora_h, dlora_b;
 };
 
 template <typename T>
-Result<T> run(Context& context, const Problem<T>& p, int64_t chunk_rows, bool backward = true) {
-  Result<T> r;
+LossResult<T> run(Context& context, const LossProblem<T>& p, int64_t chunk_rows, bool backward = true) {
+  LossResult<T> r;
   const auto sized = [](int64_t n) { return std::vector<T>(static_cast<size_t>(n), T{0.5}); };
   r.nll = sized(p.rows);
   r.dx = sized(p.rows * p.hidden);
@@ -74,8 +74,8 @@ Result<T> run(Context& context, const Problem<T>& p, int64_t chunk_rows, bool ba
 
 // The formula, in f64 and one row at a time.
 template <typename T>
-Result<double> plain(const Problem<T>& p) {
-  Result<double> r;
+LossResult<double> plain(const LossProblem<T>& p) {
+  LossResult<double> r;
   const auto sized = [](int64_t n, double v) { return std::vector<double>(static_cast<size_t>(n), v); };
   r.nll = sized(p.rows, 0);
   r.dx = sized(p.rows * p.hidden, 0);
@@ -120,7 +120,7 @@ Result<double> plain(const Problem<T>& p) {
 }
 
 template <typename T>
-void expect_near(const Result<T>& got, const Result<double>& want, double tolerance) {
+void expect_near(const LossResult<T>& got, const LossResult<double>& want, double tolerance) {
   test::expect_close(got.loss, want.loss, tolerance, "loss");
   const auto compare = [&](const std::vector<T>& a, const std::vector<double>& b, const char* what) {
     ASSERT_EQ(a.size(), b.size());
@@ -138,10 +138,10 @@ TEST(HeadLoss, MatchesThePlainFormula) {
   for (const double smoothing : {0.0, 0.1}) {
     for (const int64_t vocab : {1, 5, 100, 4099}) {
       for (const int64_t rank : {0, 3}) {
-        Problem<double> p(7, 6, vocab, rank);
+        LossProblem<double> p(7, 6, vocab, rank);
         p.smoothing = smoothing;
         expect_near(run(t.context, p, 3), plain(p), 1e-12);  // f64 sums of a few thousand terms
-        Problem<float> pf(7, 6, vocab, rank);
+        LossProblem<float> pf(7, 6, vocab, rank);
         pf.smoothing = smoothing;
         expect_near(run(t.context, pf, 3), plain(pf),
                     3e-6);  // f32: exp within 1 ulp, sums in 64 lanes; logits of order 3
@@ -152,9 +152,9 @@ TEST(HeadLoss, MatchesThePlainFormula) {
 
 TEST(HeadLoss, GradientMatchesDifferencesInDouble) {
   test::TestContext t;
-  Problem<double> p(5, 4, 11, 2);
+  LossProblem<double> p(5, 4, 11, 2);
   p.smoothing = 0.2;
-  const Result<double> r = run(t.context, p, 2);
+  const LossResult<double> r = run(t.context, p, 2);
   const auto objective = [&] { return run(t.context, p, 2, false).loss; };
   test::expect_gradient(p.x, r.dx, objective, "dx");
   test::expect_gradient(p.h, r.dlora_h, objective, "dlora_h");
@@ -169,11 +169,11 @@ TEST(HeadLoss, SameBitsOnEveryCpuLevelAndThreadCount) {
   for (const int64_t vocab : test::edge_sizes()) {
     if (vocab == 0) continue;
     for (const double smoothing : {0.0, 0.1}) {
-      Problem<float> p(vocab > 1000 ? 3 : 9, 5, vocab, vocab % 2 == 0 ? 2 : 0, 4);
+      LossProblem<float> p(vocab > 1000 ? 3 : 9, 5, vocab, vocab % 2 == 0 ? 2 : 0, 4);
       p.smoothing = smoothing;
       test::expect_same_bits(
           [&](Context& context) {
-            const Result<float> r = run(context, p, 2);
+            const LossResult<float> r = run(context, p, 2);
             std::vector<float> all;
             test::append_double(all, r.loss);
             for (const auto* part : {&r.nll, &r.dx, &r.dhead, &r.dlora_h, &r.dlora_b}) test::append(all, *part);
@@ -186,10 +186,10 @@ TEST(HeadLoss, SameBitsOnEveryCpuLevelAndThreadCount) {
 
 TEST(HeadLoss, ChunksAndOtherRowsChangeNoBit) {
   test::TestContext t;
-  const Problem<float> p(37, 24, 300, 4, 3);
-  const Result<float> want = run(t.context, p, 64);
+  const LossProblem<float> p(37, 24, 300, 4, 3);
+  const LossResult<float> want = run(t.context, p, 64);
   for (const int64_t chunk : {1, 2, 5, 36, 37}) {
-    const Result<float> got = run(t.context, p, chunk);
+    const LossResult<float> got = run(t.context, p, chunk);
     EXPECT_EQ(got.loss, want.loss);
     EXPECT_EQ(got.nll, want.nll);
     EXPECT_EQ(got.dx, want.dx);
@@ -200,8 +200,8 @@ TEST(HeadLoss, ChunksAndOtherRowsChangeNoBit) {
 
 TEST(HeadLoss, WeightZeroKeepsTheLossAndDropsTheGradient) {
   test::TestContext t;
-  const Problem<float> p(7, 6, 50, 0);
-  const Result<float> r = run(t.context, p, 4);
+  const LossProblem<float> p(7, 6, 50, 0);
+  const LossResult<float> r = run(t.context, p, 4);
   ASSERT_EQ(p.weights[2], 0.0);
   EXPECT_NEAR(r.nll[2], plain(p).nll[2], 1e-5);
   for (int64_t k = 0; k < 6; ++k) EXPECT_EQ(r.dx[static_cast<size_t>(2 * 6 + k)], 0.0f);
@@ -210,14 +210,14 @@ TEST(HeadLoss, WeightZeroKeepsTheLossAndDropsTheGradient) {
 TEST(HeadLoss, NanAndInfiniteLogitsShow) {
   test::TestContext t;
   for (const float bad : {NAN, INFINITY}) {
-    Problem<float> p(3, 2, 5000, 0);
+    LossProblem<float> p(3, 2, 5000, 0);
     p.head[static_cast<size_t>(2 * 4500)] = bad;
     for (int64_t i = 0; i < 3; ++i) p.x[static_cast<size_t>(2 * i)] = 1;
-    const Result<float> r = run(t.context, p, 3);
+    const LossResult<float> r = run(t.context, p, 3);
     EXPECT_TRUE(std::isnan(r.loss)) << bad;
     EXPECT_TRUE(std::isnan(r.nll[0]) && std::isnan(r.nll[2])) << bad;
   }
-  Problem<float> huge(2, 1, 3, 0);  // logits of 1e30 and -1e30: no overflow
+  LossProblem<float> huge(2, 1, 3, 0);  // logits of 1e30 and -1e30: no overflow
   huge.x = {1, 1};
   huge.head = {1e30f, -1e30f, 0};
   huge.labels = {0, 0};

@@ -42,7 +42,7 @@ struct Routing {
 std::vector<float> flat(int64_t n, uint64_t seed) { return test::random_values<float>(n, seed); }
 
 // The contract, written once more: blocks of 512, chains from +0, sums of blocks ascending.
-float folded(int64_t n, bool continues, float total, const std::function<float(int64_t, float)>& step) {
+float folded_sum(int64_t n, bool continues, float total, const std::function<float(int64_t, float)>& step) {
   for (int64_t begin = 0; begin < n; begin += 512) {
     float sum = 0;
     for (int64_t k = begin; k < std::min(n, begin + 512); ++k) sum = step(k, sum);
@@ -55,28 +55,28 @@ float rounded(DType type, float x) {
   return type == DType::kBF16 ? to_float(to_bf16(x)) : type == DType::kF16 ? to_float(to_f16(x)) : x;
 }
 
-enum class Kind { kRows, kF32, kBF16, kF16 };
+enum class WeightKind { kRows, kF32, kBF16, kF16 };
 
 // Everything one case needs: x by token, another x by sorted row, weights per expert in both directions, an adapter.
-struct Case {
+struct ExpertCase {
   int64_t tokens, experts, top_k, in, out, rank;
   int64_t favourite = -1;
 };
 
-struct Data {
-  Case c;
+struct ExpertData {
+  ExpertCase c;
   Routing routing;
   std::vector<float> x, h, low, weights;  // [tokens, in], [rows, in], [rows, rank], [assignments]
   std::vector<std::vector<float>> w, b;   // per expert [out, in], [out, rank]
   std::vector<Weight> packed;
   std::vector<Operand<float>> operands, adapters;  // expert 0 has no adapter
-  Data(Context& context, const Case& value, Kind kind, uint64_t seed)
+  ExpertData(Context& context, const ExpertCase& value, WeightKind kind, uint64_t seed)
       : c(value), routing(c.tokens, c.experts, c.top_k, seed, c.favourite) {
     x = flat(c.tokens * c.in, seed + 1);
     h = flat(routing.count() * c.in, seed + 2);
     low = flat(routing.count() * c.rank, seed + 3);
     weights = flat(c.tokens * c.top_k, seed + 4);
-    const DType type = kind == Kind::kBF16 ? DType::kBF16 : kind == Kind::kF16 ? DType::kF16 : DType::kF32;
+    const DType type = kind == WeightKind::kBF16 ? DType::kBF16 : kind == WeightKind::kF16 ? DType::kF16 : DType::kF32;
     for (int64_t e = 0; e < c.experts; ++e) {
       w.push_back(flat(c.out * c.in, seed + 10 + static_cast<uint64_t>(e)));
       for (float& v : w.back()) v = rounded(type, v);
@@ -84,15 +84,16 @@ struct Data {
     }
     for (int64_t e = 0; e < c.experts; ++e) {
       const auto i = static_cast<size_t>(e);
-      if (kind != Kind::kRows) {
+      if (kind != WeightKind::kRows) {
         packed.emplace_back(type, c.out, c.in);
         packed.back().pack_rows(context, 0, c.out, DType::kF32, w[i].data());
       }
     }
     for (int64_t e = 0; e < c.experts; ++e) {
       const auto i = static_cast<size_t>(e);
-      operands.push_back(kind == Kind::kRows ? Operand<float>{nullptr, View<const float, 2>(w[i].data(), c.out, c.in)}
-                                             : Operand<float>{&packed[i], {}});
+      operands.push_back(kind == WeightKind::kRows
+                             ? Operand<float>{nullptr, View<const float, 2>(w[i].data(), c.out, c.in)}
+                             : Operand<float>{&packed[i], {}});
       adapters.push_back(e == 0 ? Operand<float>{}
                                 : Operand<float>{nullptr, View<const float, 2>(b[i].data(), c.out, c.rank)});
     }
@@ -103,19 +104,19 @@ struct Data {
   }
 };
 
-const Case kCases[] = {
+const ExpertCase kExpertCases[] = {
     {37, 5, 2, 70, 130, 3},     // odd sizes, an expert without rows
     {1, 4, 2, 64, 64, 8},       // decoding
     {90, 3, 1, 520, 40, 520},   // blocks of 512 in the sum and the rank
     {700, 4, 2, 24, 65, 2, 1},  // one expert has every token: more rows than a task takes
     {30, 9, 8, 33, 5, 1},       // most experts for each token
 };
-constexpr Kind kKinds[] = {Kind::kRows, Kind::kF32, Kind::kBF16, Kind::kF16};
+constexpr WeightKind kWeightKinds[] = {WeightKind::kRows, WeightKind::kF32, WeightKind::kBF16, WeightKind::kF16};
 
-void check(const Case& c, Kind kind, const std::string& what) {
+void check_products(const ExpertCase& c, WeightKind kind, const std::string& what) {
   ThreadPool one(1);
   Context maker(one);
-  const Data s(maker, c, kind, 40);
+  const ExpertData s(maker, c, kind, 40);
   const int64_t rows = s.routing.count();
   const ExpertRows view = s.routing.view();
   const ScratchNeed need = expert_scratch(7, rows, 2 * std::max(c.in, c.out) + c.rank);
@@ -129,12 +130,12 @@ void check(const Case& c, Kind kind, const std::string& what) {
     const std::vector<float>& w = s.w[static_cast<size_t>(e)];
     for (int64_t o = 0; o < c.out; ++o) {
       const auto base = [&](const float* from) {
-        float sum = folded(c.in, false, 0, [&](int64_t k, float chain) {
+        float sum = folded_sum(c.in, false, 0, [&](int64_t k, float chain) {
           return std::fma(from[k], w[static_cast<size_t>(o * c.in + k)], chain);
         });
         if (e == 0) return sum;
         const std::vector<float>& b = s.b[static_cast<size_t>(e)];
-        return folded(c.rank, true, sum, [&](int64_t r, float chain) {
+        return folded_sum(c.rank, true, sum, [&](int64_t r, float chain) {
           return std::fma(s.low[static_cast<size_t>(row * c.rank + r)], b[static_cast<size_t>(o * c.rank + r)], chain);
         });
       };
@@ -150,7 +151,7 @@ void check(const Case& c, Kind kind, const std::string& what) {
     const std::vector<float>& w = s.w[static_cast<size_t>(s.expert_of(row))];
     for (int64_t k = 0; k < c.in; ++k) {
       float& to = want_dx[static_cast<size_t>(view.token(row) * c.in + k)];
-      const float sum = folded(c.out, false, 0, [&](int64_t o, float chain) {
+      const float sum = folded_sum(c.out, false, 0, [&](int64_t o, float chain) {
         return std::fma(want_rows[static_cast<size_t>(row * c.out + o)], w[static_cast<size_t>(o * c.in + k)], chain);
       });
       for (int twice = 0; twice < 2; ++twice) to = std::fma(1.0f, sum, to);
@@ -193,19 +194,19 @@ void check(const Case& c, Kind kind, const std::string& what) {
 }
 
 TEST(ExpertProducts, AreTheContractBitForBit) {
-  for (const Case& c : kCases) {
-    for (const Kind kind : kKinds) {
-      check(c, kind,
-            fmt::format("tokens {} experts {} k {} in {} out {} rank {} kind {}", c.tokens, c.experts, c.top_k, c.in,
-                        c.out, c.rank, static_cast<int>(kind)));
+  for (const ExpertCase& c : kExpertCases) {
+    for (const WeightKind kind : kWeightKinds) {
+      check_products(c, kind,
+                     fmt::format("tokens {} experts {} k {} in {} out {} rank {} kind {}", c.tokens, c.experts, c.top_k,
+                                 c.in, c.out, c.rank, static_cast<int>(kind)));
     }
   }
 }
 
 TEST(ExpertProducts, OneExpertOfOneIsTheDenseProduct) {
-  const Case c = {50, 2, 1, 600, 70, 0, 0};
+  const ExpertCase c = {50, 2, 1, 600, 70, 0, 0};
   test::TestContext t(3);
-  const Data s(t.context, c, Kind::kF32, 3);
+  const ExpertData s(t.context, c, WeightKind::kF32, 3);
   t.context.reserve(expert_scratch(3, c.tokens, c.in));
   t.context.reserve(matmul_scratch(3, c.tokens, c.in, c.out));
   std::vector<float> y(static_cast<size_t>(c.tokens * c.out)), dense(y.size());
@@ -221,11 +222,11 @@ TEST(ExpertProducts, OneExpertOfOneIsTheDenseProduct) {
 }
 
 TEST(ExpertProducts, RoundedOperandsAreTheReferences) {
-  const Case c = {37, 5, 2, 70, 130, 3};
+  const ExpertCase c = {37, 5, 2, 70, 130, 3};
   ThreadPool one(1);
   Context maker(one);
-  for (const Kind kind : kKinds) {
-    const Data s(maker, c, kind, 5);
+  for (const WeightKind kind : kWeightKinds) {
+    const ExpertData s(maker, c, kind, 5);
     test::expect_same_bits(
         [&](Context& context) {
           std::vector<float> all;
@@ -246,9 +247,9 @@ TEST(ExpertProducts, RoundedOperandsAreTheReferences) {
 }
 
 TEST(ExpertProducts, MoreRowsThanThePackingHolds) {
-  const Case c = {2600, 3, 2, 1500, 9, 0};
+  const ExpertCase c = {2600, 3, 2, 1500, 9, 0};
   test::TestContext t(2);
-  const Data s(t.context, c, Kind::kF32, 6);
+  const ExpertData s(t.context, c, WeightKind::kF32, 6);
   const int64_t rows = s.routing.count();
   const ScratchNeed need = expert_scratch(2, rows, c.in);
   ASSERT_LT(need.shared, static_cast<size_t>(rows * c.in) * sizeof(float));  // else nothing is tested
@@ -277,10 +278,11 @@ TEST(ExpertProducts, MoreRowsThanThePackingHolds) {
 }
 
 TEST(ExpertGradients, AreTheContractBitForBit) {
-  for (const Case& c : {Case{37, 5, 2, 70, 130, 3}, Case{1300, 4, 2, 20, 66, 2, 1}, Case{40, 3, 1, 5, 3, 1}}) {
+  for (const ExpertCase& c :
+       {ExpertCase{37, 5, 2, 70, 130, 3}, ExpertCase{1300, 4, 2, 20, 66, 2, 1}, ExpertCase{40, 3, 1, 5, 3, 1}}) {
     ThreadPool one(1);
     Context maker(one);
-    const Data s(maker, c, Kind::kRows, 8);
+    const ExpertData s(maker, c, WeightKind::kRows, 8);
     const int64_t rows = s.routing.count();
     const std::vector<float> dy = flat(rows * c.out, 9), tokens = flat(c.tokens * c.out, 10),
                              start = flat(c.out * c.in, 11);

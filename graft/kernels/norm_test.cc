@@ -9,8 +9,8 @@ namespace {
 
 using test::Matrix;
 
-std::vector<float> run_all(Context& context, int64_t rows, int64_t n, int64_t gap, const std::vector<float>& values,
-                           const std::vector<float>& upstream, bool with_residual, bool in_place) {
+std::vector<float> all_norms(Context& context, int64_t rows, int64_t n, int64_t gap, const std::vector<float>& values,
+                             const std::vector<float>& upstream, bool with_residual, bool in_place) {
   const std::vector<float> weight = test::random_values<float>(n, 5);
   Matrix<float> x(rows, n, gap, values), y(rows, n, gap), dy(rows, n, gap + 1, upstream), dx(rows, n, gap);
   Matrix<float> residual(rows, n, gap + 2, upstream);
@@ -35,14 +35,15 @@ TEST(RmsNorm, SameBitsOnEveryCpuLevelAndThreadCount) {
       const auto values = test::random_values<float>(rows * n, 1, 2),
                  upstream = test::random_values<float>(rows * n, 2);
       test::expect_same_bits(
-          [&](Context& c) { return run_all(c, rows, n, in_place ? 0 : 5, values, upstream, n % 2 == 0, in_place); },
+          [&](Context& c) { return all_norms(c, rows, n, in_place ? 0 : 5, values, upstream, n % 2 == 0, in_place); },
           "rms_norm " + std::to_string(n));
     }
   }
   const auto values = test::hostile_values(40 * 257, 3), upstream = test::hostile_values(40 * 257, 4);
-  test::expect_same_bits([&](Context& c) { return run_all(c, 40, 257, 3, values, upstream, true, false); }, "hostile");
+  test::expect_same_bits([&](Context& c) { return all_norms(c, 40, 257, 3, values, upstream, true, false); },
+                         "hostile");
   const auto many = test::random_values<float>(1200 * 70, 3), up = test::random_values<float>(1200 * 70, 4);
-  test::expect_same_bits([&](Context& c) { return run_all(c, 1200, 70, 0, many, up, false, false); },
+  test::expect_same_bits([&](Context& c) { return all_norms(c, 1200, 70, 0, many, up, false, false); },
                          "several row blocks");
 }
 
@@ -50,8 +51,8 @@ TEST(RmsNorm, MatchesTheFormulaAndAliasingChangesNothing) {
   test::TestContext t;
   const int64_t rows = 5, n = 1000;
   const auto values = test::random_values<float>(rows * n, 1, 2), upstream = test::random_values<float>(rows * n, 2);
-  const auto apart = run_all(t.context, rows, n, 0, values, upstream, true, false);
-  const auto in_place = run_all(t.context, rows, n, 0, values, upstream, true, true);
+  const auto apart = all_norms(t.context, rows, n, 0, values, upstream, true, false);
+  const auto in_place = all_norms(t.context, rows, n, 0, values, upstream, true, true);
   EXPECT_EQ(std::memcmp(apart.data(), in_place.data(), apart.size() * sizeof(float)), 0);
   const auto weight = test::random_values<float>(n, 5);
   for (int64_t i = 0; i < rows; ++i) {
@@ -126,7 +127,7 @@ TEST(LayerNorm, SameBitsOnEveryCpuLevelThreadCountAndWithScratch) {
       const bool in_place = n % 2 == 0;
       test::expect_same_bits([&](Context& c) { return run_layer_norm(c, rows, n, n % 3, values, upstream, in_place); },
                              "layer_norm " + what, need);
-      test::expect_same_bits([&](Context& c) { return run_all(c, rows, n, n % 3, values, upstream, true, in_place); },
+      test::expect_same_bits([&](Context& c) { return all_norms(c, rows, n, n % 3, values, upstream, true, in_place); },
                              "rms_norm " + what, need);
     }
   }
@@ -137,8 +138,8 @@ TEST(LayerNorm, SameBitsOnEveryCpuLevelThreadCountAndWithScratch) {
   const auto many = test::random_values<float>(1030 * 70, 3), up = test::random_values<float>(1030 * 70, 4);
   EXPECT_EQ(run_layer_norm(plain.context, 1030, 70, 0, many, up, false),
             run_layer_norm(fused.context, 1030, 70, 0, many, up, false));
-  EXPECT_EQ(run_all(plain.context, 1030, 70, 0, many, up, true, false),
-            run_all(fused.context, 1030, 70, 0, many, up, true, false));
+  EXPECT_EQ(all_norms(plain.context, 1030, 70, 0, many, up, true, false),
+            all_norms(fused.context, 1030, 70, 0, many, up, true, false));
 }
 
 TEST(LayerNorm, GradientMatchesDifferencesInDouble) {

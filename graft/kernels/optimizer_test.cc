@@ -35,7 +35,7 @@ TEST(AdamW, GoldenValuesInDouble) {
   }
 }
 
-std::vector<float> run_all(Context& context, const std::vector<float>& g, const std::vector<float>& start) {
+std::vector<float> all_optimizers(Context& context, const std::vector<float>& g, const std::vector<float>& start) {
   std::vector<float> p = start, m(g.size()), v(g.size()), all;
   AdamWStep step;
   step.grad_scale = 0.7;
@@ -57,10 +57,10 @@ TEST(Optimizer, SameBitsOnEveryCpuLevelAndThreadCount) {
   sizes.push_back(300000);
   for (const int64_t n : sizes) {
     const auto g = test::random_values<float>(n, 1, 0.1), p = test::random_values<float>(n, 2);
-    test::expect_same_bits([&](Context& c) { return run_all(c, g, p); }, "optimizer " + std::to_string(n),
+    test::expect_same_bits([&](Context& c) { return all_optimizers(c, g, p); }, "optimizer " + std::to_string(n),
                            sum_squares_scratch(n));
     const auto hostile = test::hostile_values(n, 3);
-    test::expect_same_bits([&](Context& c) { return run_all(c, hostile, p); }, "hostile " + std::to_string(n),
+    test::expect_same_bits([&](Context& c) { return all_optimizers(c, hostile, p); }, "hostile " + std::to_string(n),
                            sum_squares_scratch(n));
   }
 }

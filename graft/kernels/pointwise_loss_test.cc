@@ -8,7 +8,7 @@ namespace {
 
 constexpr double kEps = 1e-7;
 
-std::vector<float> run_all(Context& context, const std::vector<float>& p, const std::vector<float>& t) {
+std::vector<float> all_losses(Context& context, const std::vector<float>& p, const std::vector<float>& t) {
   std::vector<float> all;
   for (const LossValue& v : {loss_mse(context, p, t), loss_mae(context, p, t), loss_huber(context, p, t, 0.75),
                              loss_kl_div(context, p, t, 3, 1e-10), loss_bce(context, p, t, kEps)}) {
@@ -31,7 +31,7 @@ TEST(PointwiseLoss, SameBitsOnEveryCpuLevelAndThreadCount) {
     const auto p = probabilities(n, 1);
     auto t = probabilities(n, 2);
     const auto check = [&](const std::vector<float>& a, const std::vector<float>& b, const char* what) {
-      test::expect_same_bits([&](Context& c) { return run_all(c, a, b); }, what + std::to_string(n),
+      test::expect_same_bits([&](Context& c) { return all_losses(c, a, b); }, what + std::to_string(n),
                              pointwise_loss_scratch(n));
     };
     check(p, t, "any targets ");
@@ -61,7 +61,7 @@ TEST(PointwiseLoss, MatchesTheFormulas) {
     const double c = std::clamp(q, static_cast<double>(1e-7f), 1 - 0x1p-23);
     bce -= y * std::log(c) + (1 - y) * std::log1p(-c);
   }
-  const auto got = run_all(context.context, p, t);
+  const auto got = all_losses(context.context, p, t);
   const double want[] = {mse, mse / n, mae, mae / n, huber, huber / n, kl, kl / 3, bce, bce / n};
   for (size_t i = 0; i < std::size(want); ++i) {
     const double slack = i == 6 ? 4e-6 * kl_terms : i == 7 ? 4e-6 * kl_terms / 3 : 0;

@@ -118,13 +118,13 @@ TEST(Rope, NtkStretchesTheLongestWave) {
   EXPECT_FLOAT_EQ(ntk.inv_freq.back(), plain.inv_freq.back() / 4);
 }
 
-struct Case {
+struct RopeCase {
   int64_t tokens, heads, head_dim, rotary;
 };
 
 template <typename T>
-std::vector<T> rotate(Runner& runner, const Case& c, const std::vector<T>& x, const RopeTable& table, bool interleaved,
-                      bool inverse, bool in_place) {
+std::vector<T> rotate(Runner& runner, const RopeCase& c, const std::vector<T>& x, const RopeTable& table,
+                      bool interleaved, bool inverse, bool in_place) {
   std::vector<int32_t> positions(static_cast<size_t>(c.tokens));
   for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i * 7 % 50);
   std::vector<T> y = in_place ? x : std::vector<T>(x.size(), T(77));
@@ -136,8 +136,8 @@ std::vector<T> rotate(Runner& runner, const Case& c, const std::vector<T>& x, co
 TEST(Rope, SameBitsInEveryVariant) {
   const CpuLevel top = cpu_level();
   Runner one(1), seven(7);
-  for (const Case& c : {Case{1, 1, 2, 2}, Case{5, 3, 16, 16}, Case{33, 2, 24, 24}, Case{600, 14, 64, 64},
-                        Case{9, 5, 80, 32}, Case{3, 2, 128, 128}}) {
+  for (const RopeCase& c : {RopeCase{1, 1, 2, 2}, RopeCase{5, 3, 16, 16}, RopeCase{33, 2, 24, 24},
+                            RopeCase{600, 14, 64, 64}, RopeCase{9, 5, 80, 32}, RopeCase{3, 2, 128, 128}}) {
     const RopeTable table = make_rope_table({.theta = 10000, .head_dim = c.rotary}, 50);
     const std::vector<float> x = random_values<float>("x", 3, c.tokens * c.heads * c.head_dim);
     for (int options = 0; options < 4; ++options) {
@@ -159,7 +159,7 @@ TEST(Rope, SameBitsInEveryVariant) {
 
 TEST(Rope, RotatesPairsAndBack) {
   Runner runner(2);
-  const Case c{20, 3, 10, 6};
+  const RopeCase c{20, 3, 10, 6};
   const RopeTable table = make_rope_table({.theta = 100, .head_dim = 6}, 50);
   const std::vector<double> x = random_values<double>("x", 5, c.tokens * c.heads * c.head_dim);
   for (const bool interleaved : {false, true}) {

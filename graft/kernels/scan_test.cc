@@ -6,7 +6,7 @@
 namespace graft {
 namespace {
 
-std::vector<uint32_t> words(int64_t n, uint64_t seed) {
+std::vector<uint32_t> random_words(int64_t n, uint64_t seed) {
   const RandomStream stream(seed, 1);
   std::vector<uint32_t> x(static_cast<size_t>(n));
   for (size_t i = 0; i < x.size(); ++i) x[i] = stream.word(i);
@@ -21,7 +21,7 @@ TEST(Scan, SumsOfEveryPrefix) {
   for (const CpuLevel level : cpu_levels_available()) {
     set_cpu_level(level);
     for (const int64_t n : {0, 1, 2, 15, 16, 17, 63, 65, 1009, 32768, 32769, 100003, 4194304 + 7}) {
-      const std::vector<uint32_t> x = words(n + 1, static_cast<uint64_t>(n));
+      const std::vector<uint32_t> x = random_words(n + 1, static_cast<uint64_t>(n));
       for (const int threads : {1, 2, 3}) {
         test::TestContext t(threads);
         t.context.reserve(scan_scratch(n));
@@ -49,7 +49,7 @@ TEST(Scan, SumsOfEveryPrefix) {
 TEST(Scan, InPlace) {
   for (const Scan scan : {Scan{scan_inclusive}, Scan{scan_exclusive}}) {
     for (const int64_t n : {37, 200001}) {
-      std::vector<uint32_t> x = words(n, 5), y(x.size());
+      std::vector<uint32_t> x = random_words(n, 5), y(x.size());
       test::TestContext t(3);
       t.context.reserve(scan_scratch(n));
       scan(t.context, x, y);
@@ -61,7 +61,7 @@ TEST(Scan, InPlace) {
 
 // The scan of two parts one after the other: the second starts where the first ended.
 TEST(Scan, OfAConcatenation) {
-  const std::vector<uint32_t> x = words(70000, 9);
+  const std::vector<uint32_t> x = random_words(70000, 9);
   test::TestContext t(2);
   t.context.reserve(scan_scratch(70000));
   std::vector<uint32_t> all(x.size()), first(40000), second(30000);

@@ -9,20 +9,20 @@
 namespace graft {
 namespace {
 
-enum class Data { kRandom, kTies, kConstant, kTwoValues, kSorted, kPeriodic, kHeavyTail };
-constexpr Data kAll[] = {Data::kRandom, Data::kTies,     Data::kConstant, Data::kTwoValues,
-                         Data::kSorted, Data::kPeriodic, Data::kHeavyTail};
+enum class DataKind { kRandom, kTies, kConstant, kTwoValues, kSorted, kPeriodic, kHeavyTail };
+constexpr DataKind kAll[] = {DataKind::kRandom, DataKind::kTies,     DataKind::kConstant, DataKind::kTwoValues,
+                             DataKind::kSorted, DataKind::kPeriodic, DataKind::kHeavyTail};
 
-std::vector<float> make(Data data, int64_t n) {
+std::vector<float> make(DataKind data, int64_t n) {
   std::vector<float> x = test::random_values<float>(n, 5, 3);
   for (size_t i = 0; i < x.size(); ++i) {
-    if (data == Data::kTies) x[i] = std::floor(x[i]);
-    if (data == Data::kConstant) x[i] = -2.5f;
-    if (data == Data::kTwoValues) x[i] = x[i] < 0.3f ? 1.0f : 2.0f;
-    if (data == Data::kPeriodic) x[i] = static_cast<float>(i % 64);
-    if (data == Data::kHeavyTail) x[i] = i % 1000 == 1 ? INFINITY : i % 1000 == 2 ? -INFINITY : std::exp(20 * x[i]);
+    if (data == DataKind::kTies) x[i] = std::floor(x[i]);
+    if (data == DataKind::kConstant) x[i] = -2.5f;
+    if (data == DataKind::kTwoValues) x[i] = x[i] < 0.3f ? 1.0f : 2.0f;
+    if (data == DataKind::kPeriodic) x[i] = static_cast<float>(i % 64);
+    if (data == DataKind::kHeavyTail) x[i] = i % 1000 == 1 ? INFINITY : i % 1000 == 2 ? -INFINITY : std::exp(20 * x[i]);
   }
-  if (data == Data::kSorted) std::sort(x.begin(), x.end());
+  if (data == DataKind::kSorted) std::sort(x.begin(), x.end());
   return x;
 }
 
@@ -40,7 +40,7 @@ TEST(Select, MedianAndPercentilesOfAnyData) {
   for (const CpuLevel level : cpu_levels_available()) {
     set_cpu_level(level);
     for (const int64_t n : {1, 2, 7, 8, 1000, 4097, 16385, 100003, 300000}) {
-      for (const Data data : kAll) {
+      for (const DataKind data : kAll) {
         const std::vector<float> x = make(data, n);
         std::vector<float> sorted = x;
         std::sort(sorted.begin(), sorted.end());
@@ -66,7 +66,7 @@ TEST(Select, NanAnywhereAndNothing) {
   EXPECT_TRUE(std::isnan(median_select(t.context, {})));
   for (const int64_t n : {1, 100, 200000}) {
     for (const int64_t at : {int64_t{0}, n / 2, n - 1}) {
-      std::vector<float> x = make(Data::kRandom, n), y(2);
+      std::vector<float> x = make(DataKind::kRandom, n), y(2);
       x[static_cast<size_t>(at)] = NAN;
       EXPECT_TRUE(std::isnan(median_select(t.context, x)));
       percentile_select(t.context, x, std::vector<float>{0, 100}, y);
@@ -89,7 +89,7 @@ TEST(Select, TopKOfAnyData) {
   for (const CpuLevel level : cpu_levels_available()) {
     set_cpu_level(level);
     for (const int64_t n : {1, 7, 1000, 5000, 16385, 100003}) {
-      for (const Data data : kAll) {
+      for (const DataKind data : kAll) {
         for (const bool nan : {false, true}) {
           std::vector<float> x = make(data, n);
           for (size_t i = 3; nan && i < x.size(); i += 777) x[i] = i % 2 == 0 ? NAN : -NAN;

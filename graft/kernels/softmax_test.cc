@@ -19,7 +19,7 @@ struct Problem {
   }
 };
 
-std::vector<float> run_all(Context& context, const Problem& p, bool in_place) {
+std::vector<float> all_softmaxes(Context& context, const Problem& p, bool in_place) {
   Matrix<float> x(p.rows, p.n, p.gap, p.values), y(p.rows, p.n, in_place ? p.gap : p.gap + 1);
   std::vector<float> per_row(static_cast<size_t>(p.rows)), row_sum(per_row.size()), all;
   const std::vector<float> weight = test::random_values<float>(p.n, 4);
@@ -51,11 +51,11 @@ TEST(Softmax, SameBitsOnEveryCpuLevelAndThreadCountInPlaceOrNot) {
     for (const bool hostile : {false, true}) {
       const Problem p(rows, n, n % 3, hostile);
       test::TestContext t;
-      const auto apart = run_all(t.context, p, false), in_place = run_all(t.context, p, true);
+      const auto apart = all_softmaxes(t.context, p, false), in_place = all_softmaxes(t.context, p, true);
       for (size_t i = 0; i < apart.size(); ++i) {
         ASSERT_TRUE(apart[i] == in_place[i] || (std::isnan(apart[i]) && std::isnan(in_place[i]))) << n << " at " << i;
       }
-      test::expect_same_bits([&](Context& c) { return run_all(c, p, hostile); }, "softmax " + std::to_string(n));
+      test::expect_same_bits([&](Context& c) { return all_softmaxes(c, p, hostile); }, "softmax " + std::to_string(n));
     }
   }
 }

@@ -8,14 +8,14 @@ using test::Bench;
 using test::check_op;
 using test::expect_error;
 
-const RunSizes kSizes = {.tokens = 7, .labels = 3, .sequences = 2, .max_length = 4};
+const RunSizes kElementwiseSizes = {.tokens = 7, .labels = 3, .sequences = 2, .max_length = 4};
 
 TEST(AddOp, Gradient) {
-  check_op("a + b", kSizes, [](Bench& b) {
+  check_op("a + b", kElementwiseSizes, [](Bench& b) {
     return std::vector<Value>{add(b.g, b.leaf(Rows::kTokens, 5, 1), b.leaf(Rows::kTokens, 5, 2))};
   });
   // One value in both roles, and again later: three contributions.
-  check_op("x + x, x + y", kSizes, [](Bench& b) {
+  check_op("x + x, x + y", kElementwiseSizes, [](Bench& b) {
     const Value x = b.leaf(Rows::kTokens, 5, 1);
     const Value y = add(b.g, x, x);
     return std::vector<Value>{y, add(b.g, x, y)};
@@ -23,14 +23,14 @@ TEST(AddOp, Gradient) {
 }
 
 TEST(AddOp, ShapeErrorNamesBoth) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kElementwiseSizes);
   const Value x = b.leaf(Rows::kTokens, 5, 1), y = b.leaf(Rows::kTokens, 6, 2), z = b.leaf(Rows::kLabels, 5, 3);
   expect_error([&] { add(b.g, x, y); }, {"[tokens, 5]", "[tokens, 6]"});
   expect_error([&] { add(b.g, x, z); }, {"[tokens, 5]", "[labels, 5]"});
 }
 
 TEST(AddOp, FrozenInputsCostNoNodes) {
-  Bench b(DType::kF64, kSizes);
+  Bench b(DType::kF64, kElementwiseSizes);
   const Value x = b.leaf(Rows::kTokens, 5, 1);
   const Value frozen = b.g.bound("frozen", {Rows::kTokens, 1, 5, 0});
   const std::vector<double> zeros(35);
@@ -40,24 +40,24 @@ TEST(AddOp, FrozenInputsCostNoNodes) {
 }
 
 TEST(SwigluOp, Gradient) {
-  check_op("swiglu", kSizes, [](Bench& b) {
+  check_op("swiglu", kElementwiseSizes, [](Bench& b) {
     return std::vector<Value>{swiglu(b.g, b.leaf(Rows::kTokens, 9, 1), b.leaf(Rows::kTokens, 9, 2))};
   });
-  check_op("gate is up", kSizes, [](Bench& b) {
+  check_op("gate is up", kElementwiseSizes, [](Bench& b) {
     const Value x = b.leaf(Rows::kTokens, 9, 1);
     return std::vector<Value>{swiglu(b.g, x, x)};
   });
 }
 
 TEST(SwigluOp, ShapeErrorNamesBoth) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kElementwiseSizes);
   const Value x = b.leaf(Rows::kTokens, 5, 1), y = b.leaf(Rows::kTokens, 6, 2);
   expect_error([&] { swiglu(b.g, x, y); }, {"[tokens, 5]", "[tokens, 6]"});
 }
 
 TEST(ColumnScaleOp, Gradient) {
   for (const bool bias : {false, true}) {
-    check_op(bias ? "with bias" : "without bias", kSizes, [bias](Bench& b) {
+    check_op(bias ? "with bias" : "without bias", kElementwiseSizes, [bias](Bench& b) {
       const Value z = b.leaf(Rows::kTokens, 6, 1), magnitude = b.parameter(6, 1, 2), norm = b.parameter(6, 1, 3, false);
       // The norm is held constant, and away from zero.
       for (double& x : b.values(norm)) x = static_cast<double>(static_cast<float>(1.5 + x / 2));
@@ -67,7 +67,7 @@ TEST(ColumnScaleOp, Gradient) {
 }
 
 TEST(ColumnScaleOp, ShapeErrorNamesBoth) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kElementwiseSizes);
   const Value z = b.leaf(Rows::kTokens, 6, 1), six = b.parameter(6, 1, 2), five = b.parameter(5, 1, 3);
   expect_error([&] { column_scale(b.g, z, five, six, {}); }, {"magnitude", "[5, 1]", "[6, 1]", "[tokens, 6]"});
   expect_error([&] { column_scale(b.g, z, six, five, {}); }, {"norm", "[5, 1]", "[6, 1]"});
@@ -75,7 +75,7 @@ TEST(ColumnScaleOp, ShapeErrorNamesBoth) {
 }
 
 TEST(DoraNormOp, IsTheNormOfAdaptedRows) {
-  Bench b(DType::kF64, kSizes);
+  Bench b(DType::kF64, kElementwiseSizes);
   const Value w = b.weight(4, 6, 1), a = b.parameter(2, 6, 2), bb = b.parameter(4, 2, 3),
               z = b.leaf(Rows::kTokens, 4, 4);
   const Value magnitude = b.parameter(4, 1, 5);
@@ -104,7 +104,7 @@ TEST(DoraNormOp, IsTheNormOfAdaptedRows) {
 
 TEST(DoraNormOp, OfAnEmbeddingIsTheNormOfAdaptedFeatures) {
   for (const DType dtype : {DType::kF64, DType::kF32}) {
-    Bench b(dtype, kSizes);
+    Bench b(dtype, kElementwiseSizes);
     const Value table = b.weight(600, 6, 1), a = b.parameter(600, 2, 2), bb = b.parameter(6, 2, 3),
                 z = b.leaf(Rows::kTokens, 6, 4);  // more rows than a block
     const Value norm = dora_column_norm(b.g, table, {a, bb, 0.5});
@@ -131,14 +131,14 @@ TEST(DoraNormOp, OfAnEmbeddingIsTheNormOfAdaptedFeatures) {
 }
 
 TEST(DoraNormOp, ShapeErrorNamesAll) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kElementwiseSizes);
   const Value w = b.weight(4, 6, 1), a = b.parameter(2, 5, 2), bb = b.parameter(4, 2, 3);
   expect_error([&] { dora_norm(b.g, w, {a, bb, 1}); }, {"[2, 5]", "[4, 2]", "[4, 6]"});
 }
 
 TEST(DropoutOp, Gradient) {
   static const std::vector<uint64_t> keys = {3, 1, 4, 1, 5, 9, 2};
-  check_op("dropout", kSizes, [](Bench& b) {
+  check_op("dropout", kElementwiseSizes, [](Bench& b) {
     const Value row_keys = b.other(b.g.bound("row_keys", {Rows::kTokens, 1, 1, 0}, DType::kU64), keys.data());
     return std::vector<Value>{dropout(b.g, b.leaf(Rows::kTokens, 40, 1), row_keys, 0.3, 11, "site")};
   });
@@ -147,7 +147,7 @@ TEST(DropoutOp, Gradient) {
 TEST(DropoutOp, DrawsAreNamedByKeyUpdateAndStream) {
   const std::vector<uint64_t> keys = {3, 1, 3, 7, 5, 9, 2};
   const auto mask = [&](const std::string& stream, uint64_t update, uint64_t seed) {
-    Bench b(DType::kF32, kSizes);
+    Bench b(DType::kF32, kElementwiseSizes);
     const Value row_keys = b.other(b.g.bound("row_keys", {Rows::kTokens, 1, 1, 0}, DType::kU64), keys.data());
     const Value x = b.leaf(Rows::kTokens, 200, 1);
     b.finish({dropout(b.g, x, row_keys, 0.25, seed, stream)});
@@ -172,7 +172,7 @@ TEST(DropoutOp, DrawsAreNamedByKeyUpdateAndStream) {
 }
 
 TEST(DropoutOp, Errors) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kElementwiseSizes);
   const Value x = b.leaf(Rows::kTokens, 4, 1), keys = b.g.bound("keys", {Rows::kTokens, 1, 1, 0}, DType::kU64);
   const Value label_keys = b.g.bound("keys", {Rows::kLabels, 1, 1, 0}, DType::kU64);
   expect_error([&] { dropout(b.g, x, keys, 1.0, 1, "s"); }, {"1", "[0, 1)"});

@@ -8,7 +8,7 @@ using test::Bench;
 using test::check_op;
 using test::expect_error;
 
-const RunSizes kSizes = {.tokens = 7, .labels = 3, .sequences = 2, .max_length = 4};
+const RunSizes kExpertsSizes = {.tokens = 7, .labels = 3, .sequences = 2, .max_length = 4};
 
 struct Shapes {
   int64_t experts = 4, top_k = 2, hidden = 6, inner = 5;
@@ -51,24 +51,24 @@ Value block(Bench& b, const Shapes& s, const RouteAttr& attr, Value* statistics 
 
 TEST(ExpertsOp, Gradient) {
   for (const bool renormalize : {true, false}) {
-    check_op("full", kSizes, [&](Bench& b) {
+    check_op("full", kExpertsSizes, [&](Bench& b) {
       return std::vector<Value>{block(b, Shapes{}, {.top_k = 2, .renormalize = renormalize})};
     });
   }
-  check_op("LoRA, base frozen", kSizes,
+  check_op("LoRA, base frozen", kExpertsSizes,
            [&](Bench& b) { return std::vector<Value>{block(b, Shapes{.trained = false, .rank = 2}, {.top_k = 3})}; });
-  check_op("LoRA and base", kSizes,
+  check_op("LoRA and base", kExpertsSizes,
            [&](Bench& b) { return std::vector<Value>{block(b, Shapes{.rank = 1}, {.top_k = 2})}; });
-  check_op("capacity", kSizes,
+  check_op("capacity", kExpertsSizes,
            [&](Bench& b) { return std::vector<Value>{block(b, Shapes{}, {.top_k = 2, .capacity_factor = 0.6})}; });
-  check_op("wide", kSizes, [&](Bench& b) {  // more than a block of 512, and of 64
+  check_op("wide", kExpertsSizes, [&](Bench& b) {  // more than a block of 512, and of 64
     return std::vector<Value>{block(b, Shapes{.hidden = 70, .inner = 520}, {.top_k = 2})};
   });
 }
 
 TEST(ExpertsOp, OneExpertOfOneIsADenseLayer) {
   const auto outputs = [](bool dense) {
-    Bench b(DType::kF32, kSizes);
+    Bench b(DType::kF32, kExpertsSizes);
     const Shapes s{.experts = 1, .top_k = 1, .hidden = 8, .inner = 600};
     const Value x = b.leaf(Rows::kTokens, s.hidden, 1);
     const ExpertWeights w = expert(b, s, 0);
@@ -92,7 +92,7 @@ TEST(ExpertsOp, OneExpertOfOneIsADenseLayer) {
 
 TEST(ExpertsOp, RecomputeGivesTheSameBits) {
   const auto gradients = [](int every) {
-    Bench b(DType::kF32, kSizes);
+    Bench b(DType::kF32, kExpertsSizes);
     Value x = b.leaf(Rows::kTokens, 6, 1);
     for (int layer = 0; layer < 3; ++layer) {
       b.g.set_scope("layer", layer);
@@ -121,7 +121,7 @@ TEST(ExpertsOp, RecomputeGivesTheSameBits) {
 // The auxiliary losses' own gradient, with the loss that is differenced computed from the statistics by hand.
 TEST(RouterLossOp, GradientAndValue) {
   for (const bool joint : {false, true}) {
-    Bench b(DType::kF64, kSizes);
+    Bench b(DType::kF64, kExpertsSizes);
     constexpr int64_t kExperts = 5, kTopK = 2;
     const double scale = 0.5, aux_coef = 0.3, z_coef = 0.07;
     std::vector<double> values(3 + 2 * kExperts);
@@ -149,7 +149,7 @@ TEST(RouterLossOp, GradientAndValue) {
       double aux = 0, z = 0;
       std::vector<double> p(kExperts), f(kExperts);
       for (const Value s : statistics) {
-        const auto read = b.plan.read<double>(s, kSizes);
+        const auto read = b.plan.read<double>(s, kExpertsSizes);
         for (size_t e = 0; e < kExperts; ++e) {
           const double mean = read.data()[e], share = read.data()[kExperts + 2 + e];
           p[e] += mean / 2, f[e] += share / 2;
@@ -182,17 +182,17 @@ TEST(RouterLossOp, GradientAndValue) {
 }
 
 TEST(RowGateOp, Gradient) {
-  check_op("gate", kSizes, [](Bench& b) {
+  check_op("gate", kExpertsSizes, [](Bench& b) {
     const Value x = b.leaf(Rows::kTokens, 5, 1);
     return std::vector<Value>{row_gate(b.g, x, b.leaf(Rows::kTokens, 1, 2), b.leaf(Rows::kTokens, 5, 3))};
   });
-  check_op("without residual", kSizes, [](Bench& b) {
+  check_op("without residual", kExpertsSizes, [](Bench& b) {
     return std::vector<Value>{row_gate(b.g, b.leaf(Rows::kTokens, 5, 1), b.leaf(Rows::kTokens, 1, 2), {})};
   });
 }
 
 TEST(ExpertsOp, ShapeErrorsNameBoth) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kExpertsSizes);
   const Shapes s;
   const Value x = b.leaf(Rows::kTokens, s.hidden, 1);
   const Value logits = projections(b.g, Compute::kF32, x, {{b.weight(4, s.hidden, 2), {}, {}, {}}}, {}, {})[0];

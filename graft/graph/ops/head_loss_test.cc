@@ -13,12 +13,12 @@ struct Case {
   int64_t chunk_rows = 3;
   bool dora = false;  // with lora
 };
-const RunSizes kSizes = {.tokens = 6, .labels = 5, .sequences = 1, .max_length = 6};
+const RunSizes kHeadLossSizes = {.tokens = 6, .labels = 5, .sequences = 1, .max_length = 6};
 const std::vector<int32_t> kLabels = {2, 0, 10, 2, 7};
 const std::vector<double> kWeights = {0.25, 0.5, 0, 0.125, 0.125};
 
 struct HeadBench {
-  HeadBench(DType dtype, const Case& c) : b(dtype, kSizes) {
+  HeadBench(DType dtype, const Case& c) : b(dtype, kHeadLossSizes) {
     const Value x = b.leaf(Rows::kLabels, 6, 1), head = b.weight(11, 6, 2, c.train_head);
     for (double& v : b.values(head)) v = static_cast<double>(static_cast<float>(v * 2));
     const Value labels = b.indices(Rows::kLabels, kLabels);
@@ -119,7 +119,7 @@ TEST(HeadLossOp, ChunksDoNotShow) {
     const auto bits = [dora](int64_t chunk) {
       HeadBench t(DType::kF32, {false, true, true, 0.1, chunk, dora});
       const double loss = t.run();
-      const auto nll = t.b.plan.read<float>(t.nll, kSizes);
+      const auto nll = t.b.plan.read<float>(t.nll, kHeadLossSizes);
       std::vector<double> all(nll.data(), nll.data() + nll.size());
       all.push_back(loss);
       const std::vector<double> dx = t.b.gradient(t.b.trained()[0]);
@@ -139,7 +139,7 @@ TEST(HeadLossOp, EvaluationGivesTheSameLossAndNoBackward) {
 }
 
 TEST(HeadLossOp, ShapeErrorsNameBoth) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kHeadLossSizes);
   const Value x = b.leaf(Rows::kLabels, 6, 1), head = b.weight(11, 5, 2), good = b.weight(11, 6, 3);
   const Value labels = b.indices(Rows::kLabels, {}), tokens = b.indices(Rows::kTokens, {});
   const Value loss = b.g.bound("l", fixed_shape(1, 1), DType::kF64), a = b.parameter(2, 6, 4),

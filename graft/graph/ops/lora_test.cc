@@ -8,7 +8,7 @@ using test::Bench;
 using test::check_op;
 using test::expect_error;
 
-const RunSizes kSizes = {.tokens = 10, .labels = 3, .sequences = 2, .max_length = 6};
+const RunSizes kLoraSizes = {.tokens = 10, .labels = 3, .sequences = 2, .max_length = 6};
 
 // Two slots: rank 2 and 5 on the first target, none and 3 on the second; a third slot adapts nothing.
 std::vector<std::vector<AdapterPair>> ragged_adapters(Bench& b, bool trainable = true) {
@@ -19,7 +19,7 @@ std::vector<std::vector<AdapterPair>> ragged_adapters(Bench& b, bool trainable =
 }
 
 TEST(LoraOps, GradientOfOneAdapterOnSharedTargets) {
-  check_op("q, k, v", kSizes, [](Bench& b) {
+  check_op("q, k, v", kLoraSizes, [](Bench& b) {
     const Value x = b.leaf(Rows::kTokens, 6, 1);
     const std::vector<std::vector<AdapterPair>> adapters = {{{b.parameter(2, 6, 20), b.parameter(4, 2, 21), 2.0}},
                                                             {},
@@ -37,7 +37,7 @@ TEST(LoraOps, GradientOfSeveralSlots) {
   // The last row range is a slot without an adapter, one slot has no rows.
   for (const std::vector<int32_t>& offsets :
        {std::vector<int32_t>{0, 4, 7, 10}, {0, 10, 10, 10}, {0, 0, 6, 10}, {0, 3, 10, 10}}) {
-    check_op(fmt::format("slots at {}", fmt::join(offsets, " ")), kSizes, [&](Bench& b) {
+    check_op(fmt::format("slots at {}", fmt::join(offsets, " ")), kLoraSizes, [&](Bench& b) {
       const Value x = b.leaf(Rows::kTokens, 6, 1), slots = b.indices(fixed_shape(4, 1), offsets);
       // Slots that this split leaves without rows are frozen: their gradient is zero.
       const bool all = offsets[1] > 0 && offsets[2] > offsets[1] && offsets[2] < 10;
@@ -54,7 +54,7 @@ TEST(LoraOps, GradientOfSeveralSlots) {
 TEST(LoraOps, LoraAloneAndNothingBelow) {
   // x feeds the adapter only through lora_down: no gradient arrived at x before, and rows of the empty slot have none at all.
   // Scaling 1: whoever reads h multiplies its gradient.
-  check_op("h alone", kSizes, [](Bench& b) {
+  check_op("h alone", kLoraSizes, [](Bench& b) {
     const Value slots = b.indices(fixed_shape(4, 1), {0, 4, 7, 10});
     return std::vector<Value>{lora_down(b.g, b.leaf(Rows::kTokens, 6, 1),
                                         {{{b.parameter(2, 6, 20), {}, 1}, {b.parameter(5, 6, 22), {}, 1}, {}}}, slots)};
@@ -63,7 +63,7 @@ TEST(LoraOps, LoraAloneAndNothingBelow) {
 
 TEST(LoraOps, RowsOfASlotAreThoseOfItsAdapterAlone) {
   const auto run = [&](const std::vector<int32_t>& offsets) {
-    Bench b(DType::kF32, kSizes);
+    Bench b(DType::kF32, kLoraSizes);
     const Value x = b.leaf(Rows::kTokens, 6, 1), slots = b.indices(fixed_shape(4, 1), offsets);
     const auto adapters = ragged_adapters(b);
     const Value h = lora_down(b.g, x, adapters, slots);
@@ -90,7 +90,7 @@ TEST(LoraOps, RowsOfASlotAreThoseOfItsAdapterAlone) {
 
 TEST(LoraOps, ZeroBLeavesTheBaseBitForBit) {
   const auto run = [](bool adapted) {
-    Bench b(DType::kF32, kSizes);
+    Bench b(DType::kF32, kLoraSizes);
     const Value x = b.leaf(Rows::kTokens, 6, 1), w = b.weight(4, 6, 2), bias = b.parameter(4, 1, 3),
                 residual = b.leaf(Rows::kTokens, 4, 4);
     std::vector<std::vector<AdapterPair>> adapters = {{}};
@@ -110,12 +110,12 @@ TEST(LoraOps, ZeroBLeavesTheBaseBitForBit) {
 
 TEST(LoraOps, TheInputAsResidual) {
   // y = x W^T + x, then z = y + x: the gradient that arrives at x is the one the product reads too, so it must not be overwritten.
-  check_op("residual is x", kSizes, [](Bench& b) {
+  check_op("residual is x", kLoraSizes, [](Bench& b) {
     const Value x = b.leaf(Rows::kTokens, 6, 1);
     const Value y = projections(b.g, Compute::kF32, x, {{b.weight(6, 6, 2, true), {}, x, {}}}, {}, {})[0];
     return std::vector<Value>{add(b.g, y, x)};
   });
-  check_op("adapter, z = y + x", kSizes, [](Bench& b) {
+  check_op("adapter, z = y + x", kLoraSizes, [](Bench& b) {
     const Value x = b.leaf(Rows::kTokens, 6, 1);
     const std::vector<std::vector<AdapterPair>> adapters = {{{b.parameter(2, 6, 20), b.parameter(6, 2, 21), 2.0}}};
     const Value h = lora_down(b.g, x, adapters, {});
@@ -126,7 +126,7 @@ TEST(LoraOps, TheInputAsResidual) {
 
 TEST(LoraOps, FrozenPartsCostNoNodes) {
   const auto count = [](bool x_trained, bool w, bool bias, bool lora) {
-    Bench b(DType::kF64, kSizes);
+    Bench b(DType::kF64, kLoraSizes);
     static const std::vector<double> zeros(100);
     const Value x =
         x_trained ? b.leaf(Rows::kTokens, 6, 1) : b.other(b.g.bound("x", {Rows::kTokens, 1, 6, 0}), zeros.data());
@@ -148,7 +148,7 @@ TEST(LoraOps, FrozenPartsCostNoNodes) {
 TEST(LoraEmbeddingOp, Gradient) {
   const std::vector<int32_t> ids = {4, 0, 4, 2, 8, 4, 0, 1, 1, 3};
   for (const bool table : {false, true}) {
-    check_op(table ? "trained table" : "frozen table", kSizes, [&](Bench& b) {
+    check_op(table ? "trained table" : "frozen table", kLoraSizes, [&](Bench& b) {
       const Value i = b.indices(Rows::kTokens, ids);
       return std::vector<Value>{lora_embedding(b.g, i, embedding(b.g, i, b.weight(9, 5, 1, table)),
                                                {b.parameter(9, 3, 2), b.parameter(5, 3, 3), 1.5})};
@@ -157,14 +157,14 @@ TEST(LoraEmbeddingOp, Gradient) {
 }
 
 TEST(LoraEmbeddingOp, ShapeErrorNamesAll) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kLoraSizes);
   const Value x = b.leaf(Rows::kTokens, 6, 1), ids = b.indices(Rows::kTokens, {}), a = b.parameter(9, 3, 2),
               b5 = b.parameter(5, 3, 3);
   expect_error([&] { lora_embedding(b.g, ids, x, {a, b5, 1}); }, {"[9, 3]", "[5, 3]", "[6, rank]", "[tokens, 6]"});
 }
 
 TEST(LoraOps, ShapeErrorsNameBoth) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kLoraSizes);
   const Value x = b.leaf(Rows::kTokens, 6, 1), a = b.parameter(2, 5, 2), w = b.weight(4, 5, 3), w6 = b.weight(4, 6, 4),
               bias = b.parameter(5, 1, 5);
   const Value a6 = b.parameter(2, 6, 6), b5 = b.parameter(5, 2, 7), b4 = b.parameter(4, 3, 8),

@@ -8,37 +8,37 @@ using test::Bench;
 using test::check_op;
 using test::expect_error;
 
-const RunSizes kSizes = {.tokens = 7, .labels = 3, .sequences = 2, .max_length = 4};
+const RunSizes kRowsSizes = {.tokens = 7, .labels = 3, .sequences = 2, .max_length = 4};
 
 TEST(EmbeddingOp, GradientOfTrainedTable) {
   const std::vector<int32_t> ids = {4, 0, 4, 2, 8, 4, 0};
-  check_op("packed", kSizes, [&](Bench& b) {
+  check_op("packed", kRowsSizes, [&](Bench& b) {
     return std::vector<Value>{embedding(b.g, b.indices(Rows::kTokens, ids), b.weight(9, 5, 1, true))};
   });
-  check_op("rows", kSizes, [&](Bench& b) {
+  check_op("rows", kRowsSizes, [&](Bench& b) {
     return std::vector<Value>{embedding(b.g, b.indices(Rows::kTokens, ids), b.parameter(9, 5, 1))};
   });
 }
 
 TEST(EmbeddingOp, FrozenTableCostsNoNodes) {
-  Bench b(DType::kF64, kSizes);
+  Bench b(DType::kF64, kRowsSizes);
   const Value e = embedding(b.g, b.indices(Rows::kTokens, {0, 1, 2, 3, 4, 5, 6}), b.weight(9, 5, 1));
   b.finish({e});
   EXPECT_EQ(b.num_backward(), 0u);
 }
 
 TEST(EmbeddingOp, ShapeErrorNamesBoth) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kRowsSizes);
   const Value ids = b.indices({Rows::kTokens, 1, 2, 0}, {}), table = b.weight(9, 5, 1);
   expect_error([&] { embedding(b.g, ids, table); }, {"[tokens, 2]", "one column"});
 }
 
 TEST(GatherRowsOp, Gradient) {
-  check_op("gather", kSizes, [](Bench& b) {
+  check_op("gather", kRowsSizes, [](Bench& b) {
     return std::vector<Value>{gather_rows(b.g, b.leaf(Rows::kTokens, 5, 1), b.indices(Rows::kLabels, {1, 2, 6}))};
   });
   // Gathered, and used whole as well: the scattered gradient is one of two.
-  check_op("gather and x", kSizes, [](Bench& b) {
+  check_op("gather and x", kRowsSizes, [](Bench& b) {
     const Value x = b.leaf(Rows::kTokens, 5, 1);
     return std::vector<Value>{gather_rows(b.g, x, b.indices(Rows::kLabels, {0, 2, 5})), add(b.g, x, x)};
   });
@@ -46,24 +46,24 @@ TEST(GatherRowsOp, Gradient) {
 
 TEST(RmsNormOp, Gradient) {
   for (const int64_t groups : {1, 3}) {
-    check_op(fmt::format("{} groups", groups), kSizes, [groups](Bench& b) {
+    check_op(fmt::format("{} groups", groups), kRowsSizes, [groups](Bench& b) {
       return std::vector<Value>{
           rms_norm(b.g, b.leaf(Rows::kTokens, 12, 1), b.parameter(12 / groups, 1, 2), 1e-5, groups)};
     });
   }
   // As in a layer: x goes past the norm, and its gradient is folded into the norm's.
-  check_op("residual", kSizes, [](Bench& b) {
+  check_op("residual", kRowsSizes, [](Bench& b) {
     const Value x = b.leaf(Rows::kTokens, 12, 1), weight = b.parameter(12, 1, 2);
     return std::vector<Value>{add(b.g, x, rms_norm(b.g, x, weight, 1e-5))};
   });
-  check_op("one weight in two norms", kSizes, [](Bench& b) {
+  check_op("one weight in two norms", kRowsSizes, [](Bench& b) {
     const Value x = b.leaf(Rows::kTokens, 12, 1), weight = b.parameter(12, 1, 2);
     return std::vector<Value>{rms_norm(b.g, rms_norm(b.g, x, weight, 1e-5), weight, 1e-5)};
   });
 }
 
 TEST(RmsNormOp, ShapeErrorNamesBoth) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kRowsSizes);
   const Value x = b.leaf(Rows::kTokens, 12, 1), weight = b.parameter(12, 1, 2);
   expect_error([&] { rms_norm(b.g, x, weight, 1e-5, 3); }, {"[12, 1]", "[4, 1]", "[tokens, 12]"});
   expect_error([&] { rms_norm(b.g, x, weight, 1e-5, 5); }, {"[tokens, 12]", "5 groups"});
@@ -78,7 +78,7 @@ RopeTable table_of(int64_t head_dim) {
 TEST(RopeOp, Gradient) {
   const RopeTable table = table_of(6);
   for (const bool interleaved : {false, true}) {
-    check_op(interleaved ? "interleaved" : "halves", kSizes, [&](Bench& b) {
+    check_op(interleaved ? "interleaved" : "halves", kRowsSizes, [&](Bench& b) {
       b.inputs.rope = &table;
       return std::vector<Value>{
           rope(b.g, b.leaf(Rows::kTokens, 12, 1), b.indices(Rows::kTokens, {0, 1, 2, 0, 1, 2, 15}), 6, interleaved)};
@@ -89,7 +89,7 @@ TEST(RopeOp, Gradient) {
 TEST(RopeOp, ConventionsDifferByAPermutation) {
   const RopeTable table = table_of(6);
   const auto rotated = [&](bool interleaved, const std::vector<double>* from) {
-    Bench b(DType::kF64, kSizes);
+    Bench b(DType::kF64, kRowsSizes);
     b.inputs.rope = &table;
     b.finish(
         {rope(b.g, b.leaf(Rows::kTokens, 6, 1), b.indices(Rows::kTokens, {3, 1, 2, 0, 1, 2, 15}), 6, interleaved)});
@@ -110,7 +110,7 @@ TEST(RopeOp, ConventionsDifferByAPermutation) {
 }
 
 TEST(RopeOp, ShapeErrorNamesBoth) {
-  Bench b(DType::kF32, kSizes);
+  Bench b(DType::kF32, kRowsSizes);
   const Value x = b.leaf(Rows::kTokens, 12, 1), positions = b.indices(Rows::kLabels, {});
   expect_error([&] { rope(b.g, x, positions, 5, false); }, {"[tokens, 12]", "5"});
   expect_error([&] { rope(b.g, x, positions, 8, false); }, {"[tokens, 12]", "8"});
