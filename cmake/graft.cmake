@@ -89,6 +89,8 @@ function(graft_layer name)
   graft_flags(graft_${name})
   if(GRAFT_QUICK_SANITIZE AND name STREQUAL "bench")
     set(tests)  # they measure
+  elseif(GRAFT_KERNELS_TESTS AND name STREQUAL "kernels")
+    list(FILTER tests INCLUDE REGEX "/(${GRAFT_KERNELS_TESTS})_test\\.cc$")
   endif()
   if(GRAFT_TESTS AND tests)
     add_executable(graft_${name}_test ${tests} ${CMAKE_SOURCE_DIR}/tests/support/main.cc)

@@ -17,6 +17,7 @@
 #include "graft/graph/autodiff.h"
 #include "graft/graph/ops.h"
 #include "graft/graph/plan.h"
+#include "tests/support/error_of.h"
 
 namespace graft::test {
 
@@ -271,17 +272,6 @@ inline void check_op(const std::string& what, const RunSizes& sizes, const Build
     EXPECT_GT(scale, 0) << exact.g.info(p).name << " has no gradient";
     EXPECT_NEAR(difference, want, 1e-6 * scale) << exact.g.info(p).name;
   }
-}
-
-// The message of the Error that `f` throws; empty if none.
-template <typename F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return {};
 }
 
 // An Error whose message holds all of `words`: a shape error names both shapes.

@@ -8,15 +8,15 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-struct Shape {
+struct DenseShape {
   int64_t batch, heads, kv_heads, queries, keys, d;
 };
 
 template <typename S>
-struct Inputs {
+struct DenseInputs {
   std::vector<S> q, k, v;
 };
-Inputs<float> random_inputs(const Shape& s, uint64_t seed) {
+DenseInputs<float> random_inputs(const DenseShape& s, uint64_t seed) {
   return {test::random_values<float>(s.batch * s.heads * s.queries * s.d, seed, 2),
           test::random_values<float>(s.batch * s.kv_heads * s.keys * s.d, seed + 1, 2),
           test::random_values<float>(s.batch * s.kv_heads * s.keys * s.d, seed + 2)};
@@ -37,7 +37,7 @@ struct DenseResult {
 };
 
 template <typename S, typename Kernel>
-DenseResult run(Kernel&& kernel, const Shape& s, const Inputs<S>& in, bool causal, int threads = 2) {
+DenseResult run(Kernel&& kernel, const DenseShape& s, const DenseInputs<S>& in, bool causal, int threads = 2) {
   DenseResult r{std::vector<float>(in.q.size(), 7),
                 std::vector<float>(static_cast<size_t>(s.batch * s.heads * s.queries), 7)};
   test::TestContext t(threads);
@@ -50,7 +50,7 @@ DenseResult run(Kernel&& kernel, const Shape& s, const Inputs<S>& in, bool causa
 }
 
 // softmax(q k^T / sqrt d) v in f64, by the formula.
-void expect_formula(const Shape& s, const Inputs<float>& in, bool causal, const DenseResult& got) {
+void expect_formula(const DenseShape& s, const DenseInputs<float>& in, bool causal, const DenseResult& got) {
   const auto at = [&](const std::vector<float>& x, int64_t row, int64_t e) {
     return static_cast<double>(x[static_cast<size_t>(row * s.d + e)]);
   };
@@ -82,21 +82,22 @@ void expect_formula(const Shape& s, const Inputs<float>& in, bool causal, const 
   }
 }
 
-const Shape kShapes[] = {{1, 1, 1, 1, 1, 1},     {2, 3, 1, 7, 9, 5},     {1, 4, 2, 9, 9, 16},   {2, 2, 2, 70, 130, 24},
-                         {1, 2, 1, 130, 70, 16}, {1, 2, 2, 65, 640, 64}, {1, 1, 1, 2, 1100, 8}, {1, 6, 3, 64, 64, 33}};
+const DenseShape kShapes[] = {{1, 1, 1, 1, 1, 1},     {2, 3, 1, 7, 9, 5},     {1, 4, 2, 9, 9, 16},
+                              {2, 2, 2, 70, 130, 24}, {1, 2, 1, 130, 70, 16}, {1, 2, 2, 65, 640, 64},
+                              {1, 1, 1, 2, 1100, 8},  {1, 6, 3, 64, 64, 33}};
 
 TEST(AttentionDense, MatchesTheFormula) {
-  for (const Shape& s : kShapes) {
-    const Inputs<float> in = random_inputs(s, 3);
+  for (const DenseShape& s : kShapes) {
+    const DenseInputs<float> in = random_inputs(s, 3);
     for (const bool causal : {false, true}) expect_formula(s, in, causal, run<float>(attention_sdpa, s, in, causal));
   }
 }
 
 TEST(AttentionDense, HalvesGiveTheBitsOfTheirWidenedValues) {
-  for (const Shape& s : kShapes) {
-    const Inputs<float> in = random_inputs(s, 5);
-    const Inputs<f16> half{to_half(in.q), to_half(in.k), to_half(in.v)};
-    const Inputs<float> wide{to_float(half.q), to_float(half.k), to_float(half.v)};
+  for (const DenseShape& s : kShapes) {
+    const DenseInputs<float> in = random_inputs(s, 5);
+    const DenseInputs<f16> half{to_half(in.q), to_half(in.k), to_half(in.v)};
+    const DenseInputs<float> wide{to_float(half.q), to_float(half.k), to_float(half.v)};
     for (const bool causal : {false, true}) {
       const DenseResult want = run<float>(attention_sdpa, s, wide, causal);
       for (const int threads : {1, 3}) {
@@ -123,14 +124,14 @@ TEST(AttentionDense, AllHalvesAreWidenedExactly) {
 }
 
 TEST(AttentionDense, RowsThatSeeNothingAreZero) {
-  const Shape s{2, 2, 1, 11, 4, 8};
+  const DenseShape s{2, 2, 1, 11, 4, 8};
   const DenseResult got = run<float>(attention_sdpa, s, random_inputs(s, 9), true);
   for (int64_t row = 0; row < 2 * 2 * 11; ++row) {
     const bool blind = row % 11 < 7;
     EXPECT_EQ(got.lse[static_cast<size_t>(row)] == -kInfinity, blind) << row;
     for (int64_t e = 0; blind && e < 8; ++e) EXPECT_EQ(got.o[static_cast<size_t>(row * 8 + e)], 0);
   }
-  const Shape none{1, 2, 2, 3, 0, 8};
+  const DenseShape none{1, 2, 2, 3, 0, 8};
   const DenseResult empty = run<float>(attention_sdpa, none, random_inputs(none, 9), false);
   EXPECT_EQ(empty.o, std::vector<float>(48, 0));
   EXPECT_EQ(empty.lse, std::vector<float>(6, -kInfinity));
@@ -138,8 +139,8 @@ TEST(AttentionDense, RowsThatSeeNothingAreZero) {
 
 // A row of the mask stands for a shorter call.
 TEST(AttentionDense, CausalRowIsTheUnmaskedAttentionOfItsKeys) {
-  const Shape s{1, 1, 1, 40, 600, 16}, last{1, 1, 1, 1, 577, 16};
-  Inputs<float> in = random_inputs(s, 11);
+  const DenseShape s{1, 1, 1, 40, 600, 16}, last{1, 1, 1, 1, 577, 16};
+  DenseInputs<float> in = random_inputs(s, 11);
   const DenseResult all = run<float>(attention_sdpa, s, in, true);
   constexpr int64_t kRow = 16;  // sees 16 + 1 + 560 keys
   in.q = std::vector<float>(in.q.begin() + kRow * 16, in.q.begin() + (kRow + 1) * 16);
@@ -149,8 +150,8 @@ TEST(AttentionDense, CausalRowIsTheUnmaskedAttentionOfItsKeys) {
 }
 
 TEST(AttentionDense, StridesAreFree) {
-  const Shape s{2, 4, 2, 20, 30, 8};
-  const Inputs<float> in = random_inputs(s, 13);
+  const DenseShape s{2, 4, 2, 20, 30, 8};
+  const DenseInputs<float> in = random_inputs(s, 13);
   const DenseResult want = run<float>(attention_sdpa, s, in, true);
   // The same as [B, L, H, D], as projections lie.
   const auto turned = [&](const std::vector<float>& x, int64_t heads, int64_t length) {
@@ -175,8 +176,8 @@ TEST(AttentionDense, StridesAreFree) {
 }
 
 TEST(AttentionDense, OneHeadIsSdpa) {
-  const Shape s{1, 1, 1, 70, 90, 16};
-  const Inputs<float> in = random_inputs(s, 15);
+  const DenseShape s{1, 1, 1, 70, 90, 16};
+  const DenseInputs<float> in = random_inputs(s, 15);
   const DenseResult want = run<float>(attention_sdpa, s, in, false);
   std::vector<float> o(in.q.size()), lse(70);
   test::TestContext t(2);

@@ -7,7 +7,7 @@
 namespace graft {
 namespace {
 
-using test::Matrix;
+using test::GemmMatrix;
 
 struct DoraCase {
   int64_t out, in, rank;
@@ -19,8 +19,8 @@ TEST(Dora, NormOfAdaptedRowsIsNearFloat64AndTheSameOnEveryLevel) {
   const test::LevelGuard guard;
   for (const DoraCase& c : kDoraCases) {
     test::Uniform random(static_cast<uint64_t>(c.in));
-    const Matrix<float> w = random.matrix<float>(c.out, c.in), a = random.matrix<float>(c.rank, c.in, 1),
-                        b = random.matrix<float>(c.out, c.rank, 2);
+    const GemmMatrix<float> w = random.matrix<float>(c.out, c.in), a = random.matrix<float>(c.rank, c.in, 1),
+                            b = random.matrix<float>(c.out, c.rank, 2);
     const float scaling = 0.7f;
     std::vector<float> first;
     for (CpuLevel level : cpu_levels_available()) {
@@ -59,8 +59,8 @@ TEST(Dora, ColumnNormIsTheSameOnEveryLevelAndThreadCount) {
   const test::LevelGuard guard;
   for (const DoraCase& c : {DoraCase{600, 70, 3}, DoraCase{255, 129, 8}, DoraCase{1, 5, 1}}) {
     test::Uniform random(static_cast<uint64_t>(c.in));
-    const Matrix<float> w = random.matrix<float>(c.out, c.in), a = random.matrix<float>(c.out, c.rank),
-                        b = random.matrix<float>(c.in, c.rank);
+    const GemmMatrix<float> w = random.matrix<float>(c.out, c.in), a = random.matrix<float>(c.out, c.rank),
+                            b = random.matrix<float>(c.in, c.rank);
     std::vector<float> first;
     for (CpuLevel level : cpu_levels_available()) {
       set_cpu_level(level);
@@ -84,17 +84,17 @@ TEST(Dora, MergeAddsTheUpdateAndScalesRows) {
   const test::LevelGuard guard;
   for (const DoraCase& c : kDoraCases) {
     test::Uniform random(static_cast<uint64_t>(c.in) + 50);
-    const Matrix<float> w = random.matrix<float>(c.out, c.in), a = random.matrix<float>(c.rank, c.in),
-                        b = random.matrix<float>(c.out, c.rank);
+    const GemmMatrix<float> w = random.matrix<float>(c.out, c.in), a = random.matrix<float>(c.rank, c.in),
+                            b = random.matrix<float>(c.out, c.rank);
     std::vector<float> magnitude;
     for (int64_t o = 0; o < c.out; ++o) magnitude.push_back(1.0f + random.next() / 2);
     for (bool dora : {false, true}) {
-      Matrix<float> first;
+      GemmMatrix<float> first;
       for (CpuLevel level : cpu_levels_available()) {
         set_cpu_level(level);
         ThreadPool pool(2);
         Context context(pool);
-        Matrix<float> merged(c.out, c.in), in_place = w;
+        GemmMatrix<float> merged(c.out, c.in), in_place = w;
         const std::span<const float> rows = dora ? std::span<const float>(magnitude) : std::span<const float>();
         merge_rows(context, w.cview(), a.cview(), b.cview(), 0.5f, rows, merged.view());
         merge_rows(context, in_place.cview(), a.cview(), b.cview(), 0.5f, rows, in_place.view());

@@ -12,7 +12,7 @@
 namespace graft {
 namespace {
 
-using test::Matrix;
+using test::GemmMatrix;
 using test::rounded;
 using test::same_bits;
 
@@ -39,10 +39,10 @@ DType dtype(Kind kind) { return kind == Kind::kBF16 ? DType::kBF16 : kind == Kin
 
 // One W in a given form, with the values it holds.
 struct TestWeight {
-  Matrix<float> rows;  // what the form holds, widened
+  GemmMatrix<float> rows;  // what the form holds, widened
   Weight packed;
   Kind kind;
-  TestWeight(Context& context, Kind k, Matrix<float> values) : rows(std::move(values)), kind(k) {
+  TestWeight(Context& context, Kind k, GemmMatrix<float> values) : rows(std::move(values)), kind(k) {
     if (kind != Kind::kRows) packed = test::pack(context, dtype(kind), rows);
     for (float& x : rows.values) x = rounded(dtype(kind), x);
   }
@@ -62,9 +62,9 @@ struct NtCase {
 
 struct Nt {
   NtCase c;
-  Matrix<float> x, residual, y;
+  GemmMatrix<float> x, residual, y;
   std::vector<float> bias;
-  std::vector<Matrix<float>> h, b;
+  std::vector<GemmMatrix<float>> h, b;
   std::vector<LoraTerm<float>> terms;
   Nt(const NtCase& nt_case, uint64_t seed) : c(nt_case) {
     test::Uniform random(seed);
@@ -86,7 +86,7 @@ struct Nt {
     }
   }
   void run(Context& context, const Operand<float>& w, Compute compute = Compute::kF32) {
-    y = Matrix<float>(c.m, c.n, c.padding);
+    y = GemmMatrix<float>(c.m, c.n, c.padding);
     if (c.alias) y = residual;
     MatmulOutput<float> output;
     output.w = w;
@@ -98,7 +98,7 @@ struct Nt {
     context.reserve(matmul_scratch(context.num_threads(), c.m, c.k, c.n));
     matmul_nt<float>(context, compute, x.cview(), std::span<const MatmulOutput<float>>(&output, 1));
   }
-  float expected(const Matrix<float>& w, int64_t t, int64_t o) const {
+  float expected(const GemmMatrix<float>& w, int64_t t, int64_t o) const {
     float value = folded<float>(c.k, [&](int64_t k, float s) { return std::fma(x.at(t, k), w.at(o, k), s); });
     if (c.scale != 1) value *= c.scale;
     for (size_t i = 0; i < terms.size(); ++i) {
@@ -129,7 +129,7 @@ void check_nt(const NtCase& c, uint64_t seed, std::span<const int> thread_counts
     test::Uniform random(seed + 1000);
     const TestWeight w(first, kind, random.matrix<float>(c.n, c.k, kind == Kind::kRows ? c.padding : 0));
     Nt nt(c, seed);
-    Matrix<float> want(c.m, c.n, c.padding);
+    GemmMatrix<float> want(c.m, c.n, c.padding);
     if (c.alias) want = nt.residual;
     for (int64_t t = 0; t < c.m; ++t) {
       for (int64_t o = 0; o < c.n; ++o) want.at(t, o) = nt.expected(w.rows, t, o);
@@ -216,7 +216,7 @@ TEST(MatmulNt, ManyOutputsShareX) {
   test::Uniform random(7);
   const int64_t k = 530, sizes[] = {64, 16, 100};
   for (int64_t m : {2, 37}) {
-    const Matrix<float> x = random.matrix<float>(m, k);
+    const GemmMatrix<float> x = random.matrix<float>(m, k);
     for (CpuLevel level : cpu_levels_available()) {
       set_cpu_level(level);
       for (int threads : {1, 2, 7}) {
@@ -225,7 +225,7 @@ TEST(MatmulNt, ManyOutputsShareX) {
         context.reserve(matmul_scratch(threads, m, k, 180));
         test::Uniform weights(8);
         std::vector<TestWeight> w;
-        std::vector<Matrix<float>> y;
+        std::vector<GemmMatrix<float>> y;
         std::vector<MatmulOutput<float>> outputs(3);
         w.reserve(3);
         y.reserve(3);
@@ -260,7 +260,7 @@ TEST(MatmulNt, NanAndInfinityGoWhereTheyBelong) {
           ThreadPool pool(2);
           Context context(pool);
           test::Uniform random(3);
-          Matrix<float> rows = random.matrix<float>(70, 33);
+          GemmMatrix<float> rows = random.matrix<float>(70, 33);
           for (float& v : rows.values) v = std::fabs(v) + 0.5f;
           rows.at(65, 32) = NAN;
           rows.at(2, 5) = -kInf;
@@ -303,7 +303,7 @@ void check_nn(const NnCase& c, uint64_t seed, std::span<const int> thread_counts
     Context first(one);
     test::Uniform random(seed);
     std::vector<TestWeight> w;
-    std::vector<Matrix<float>> dy;
+    std::vector<GemmMatrix<float>> dy;
     w.reserve(c.outs.size());
     dy.reserve(c.outs.size());
     std::vector<MatmulSource<float>> sources;
@@ -314,8 +314,8 @@ void check_nn(const NnCase& c, uint64_t seed, std::span<const int> thread_counts
       sources.push_back({dy.back().cview(), w.back().operand()});
       widest = std::max(widest, out);
     }
-    const Matrix<float> start = random.matrix<float>(c.m, c.k, c.padding);
-    Matrix<float> want = start;
+    const GemmMatrix<float> start = random.matrix<float>(c.m, c.k, c.padding);
+    GemmMatrix<float> want = start;
     for (int64_t t = 0; t < c.m; ++t) {
       for (int64_t k = 0; k < c.k; ++k) {
         bool add = c.accumulate;
@@ -333,7 +333,7 @@ void check_nn(const NnCase& c, uint64_t seed, std::span<const int> thread_counts
         ThreadPool pool(threads);
         Context context(pool);
         context.reserve(matmul_scratch(threads, c.m, c.k, widest));
-        Matrix<float> dx = start;
+        GemmMatrix<float> dx = start;
         matmul_nn<float>(context, Compute::kF32, sources, c.accumulate, dx.view());
         ASSERT_TRUE(same_bits(dx.values, want.values))
             << "m " << c.m << " k " << c.k << " out " << c.outs[0] << " " << name(kind) << " " << cpu_level_name(level)
@@ -375,10 +375,10 @@ struct TnCase {
 void check_tn(const TnCase& c, uint64_t seed, std::span<const int> thread_counts) {
   const test::LevelGuard guard;
   test::Uniform random(seed);
-  const Matrix<float> a = random.matrix<float>(c.tokens, c.n, c.padding),
-                      b = random.matrix<float>(c.tokens, c.k, c.padding);
-  const Matrix<float> start = random.matrix<float>(c.n, c.k);
-  Matrix<float> want = start;
+  const GemmMatrix<float> a = random.matrix<float>(c.tokens, c.n, c.padding),
+                          b = random.matrix<float>(c.tokens, c.k, c.padding);
+  const GemmMatrix<float> start = random.matrix<float>(c.n, c.k);
+  GemmMatrix<float> want = start;
   for (int64_t n = 0; n < c.n; ++n) {
     for (int64_t k = 0; k < c.k; ++k) {
       if (!c.accumulate) want.at(n, k) = 0;
@@ -396,7 +396,7 @@ void check_tn(const TnCase& c, uint64_t seed, std::span<const int> thread_counts
       ThreadPool pool(threads);
       Context context(pool);
       context.reserve(matmul_scratch(threads, c.tokens, c.k, c.n));
-      Matrix<float> dw = start;
+      GemmMatrix<float> dw = start;
       matmul_tn<float>(context, a.cview(), b.cview(), c.scale, c.accumulate, dw.view());
       ASSERT_TRUE(same_bits(dw.values, want.values)) << "tokens " << c.tokens << " n " << c.n << " k " << c.k << " "
                                                      << cpu_level_name(level) << " threads " << threads;
@@ -424,9 +424,9 @@ TEST(Matmul, Float64IsTheReference) {
   ThreadPool pool(3);
   Context context(pool);
   test::Uniform random(11);
-  const Matrix<double> x = random.matrix<double>(7, 600), w = random.matrix<double>(70, 600),
-                       dy = random.matrix<double>(7, 70);
-  Matrix<double> y(7, 70), dx(7, 600), dw(70, 600);
+  const GemmMatrix<double> x = random.matrix<double>(7, 600), w = random.matrix<double>(70, 600),
+                           dy = random.matrix<double>(7, 70);
+  GemmMatrix<double> y(7, 70), dx(7, 600), dw(70, 600);
   MatmulOutput<double> output;
   output.w = {nullptr, w.cview()};
   output.y = y.view();
@@ -457,12 +457,12 @@ TEST(Matmul, Bf16ComputeIsNearFloat64AndTheSameForAnyBatchAndThreads) {
   for (const auto& [n, k] : std::vector<std::pair<int64_t, int64_t>>{{130, 1101}, {1100, 71}}) {
     const int64_t m = 37;
     test::Uniform random(21);
-    const Matrix<float> x = random.matrix<float>(m, k), dy = random.matrix<float>(m, n),
-                        values = random.matrix<float>(n, k);
+    const GemmMatrix<float> x = random.matrix<float>(m, k), dy = random.matrix<float>(m, n),
+                            values = random.matrix<float>(n, k);
     for (CpuLevel level : cpu_levels_available()) {
       set_cpu_level(level);
       for (Kind kind : kKinds) {
-        Matrix<float> y0, dx0;
+        GemmMatrix<float> y0, dx0;
         ThreadPool one(1);
         Context first(one);
         const TestWeight w(first, kind, values);
@@ -472,7 +472,7 @@ TEST(Matmul, Bf16ComputeIsNearFloat64AndTheSameForAnyBatchAndThreads) {
             ThreadPool pool(threads);
             Context context(pool);
             context.reserve(matmul_scratch(threads, rows, k, n));
-            Matrix<float> y(rows, n), dx(rows, k);
+            GemmMatrix<float> y(rows, n), dx(rows, k);
             MatmulOutput<float> output;
             output.w = w.operand();
             output.y = y.view();
@@ -525,8 +525,8 @@ TEST(Matmul, EmptySumsAreZero) {
   ThreadPool pool(2);
   Context context(pool);
   context.reserve(matmul_scratch(2, 5, 8, 8));
-  Matrix<float> y(5, 8), dw(8, 8);
-  const Matrix<float> x(5, 0), w(8, 0), a(0, 8);
+  GemmMatrix<float> y(5, 8), dw(8, 8);
+  const GemmMatrix<float> x(5, 0), w(8, 0), a(0, 8);
   MatmulOutput<float> output;
   output.w = {nullptr, w.cview()};
   output.y = y.view();

@@ -16,11 +16,11 @@ namespace graft::test {
 
 // A matrix with a row stride of its own: what lies between the rows is NaN, so that reading it shows.
 template <typename T>
-struct Matrix {
+struct GemmMatrix {
   std::vector<T> values;
   int64_t rows = 0, columns = 0, stride = 0;
-  Matrix() = default;
-  Matrix(int64_t r, int64_t c, int64_t padding = 0)
+  GemmMatrix() = default;
+  GemmMatrix(int64_t r, int64_t c, int64_t padding = 0)
       : values(static_cast<size_t>(r * (c + padding)), T(NAN)), rows(r), columns(c), stride(c + padding) {}
   View<T, 2> view() { return View<T, 2>(values.data(), {rows, columns}, {stride, 1}); }
   View<const T, 2> cview() const { return View<const T, 2>(values.data(), {rows, columns}, {stride, 1}); }
@@ -39,8 +39,8 @@ class Uniform {
     return static_cast<float>(static_cast<int32_t>(state_ >> 32)) * 0x1p-31f;
   }
   template <typename T>
-  Matrix<T> matrix(int64_t rows, int64_t columns, int64_t padding = 0) {
-    Matrix<T> m(rows, columns, padding);
+  GemmMatrix<T> matrix(int64_t rows, int64_t columns, int64_t padding = 0) {
+    GemmMatrix<T> m(rows, columns, padding);
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < columns; ++j) m.at(i, j) = static_cast<T>(next());
     }
@@ -51,7 +51,7 @@ class Uniform {
   uint64_t state_;
 };
 
-inline Weight pack(Context& context, DType type, const Matrix<float>& rows) {
+inline Weight pack(Context& context, DType type, const GemmMatrix<float>& rows) {
   Weight w(type, rows.rows, rows.columns);
   std::vector<float> tight(static_cast<size_t>(rows.rows * rows.columns));
   for (int64_t i = 0; i < rows.rows; ++i) {

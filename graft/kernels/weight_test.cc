@@ -14,7 +14,7 @@
 namespace graft {
 namespace {
 
-using test::Matrix;
+using test::GemmMatrix;
 using test::rounded;
 
 TEST(Weight, RoundTripFromEveryFloatType) {
@@ -76,7 +76,7 @@ TEST(Weight, SameBytesOnEveryLevel) {
   ThreadPool pool(2);
   Context context(pool);
   test::Uniform random(6);
-  const Matrix<float> rows = random.matrix<float>(75, 77);
+  const GemmMatrix<float> rows = random.matrix<float>(75, 77);
   std::vector<float> values = rows.values;
   values[3] = NAN;
   values[4] = std::bit_cast<float>(0x7F800001u);  // a NaN whose payload is below what bf16 keeps
