@@ -31,7 +31,7 @@ int run(int argc, char** argv) {
   app.failure_message(CLI::FailureMessage::simple);
   for (const auto add :
        {add_train, add_merge, add_generate, add_chat, add_eval, add_data, add_inspect, add_tokenize, add_detokenize,
-        add_template, add_dump, add_init, add_bench, add_kernel, add_recipe, add_demo}) {
+        add_template, add_tokenizer, add_dump, add_init, add_bench, add_kernel, add_recipe, add_demo}) {
     add(app);
   }
   try {

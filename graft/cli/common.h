@@ -81,5 +81,6 @@ void add_inspect(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_detokenize(CLI::App& app);
 void add_template(CLI::App& app);
+void add_tokenizer(CLI::App& app);
 
 }  // namespace graft

@@ -22,8 +22,7 @@ struct SplitScanner {
 
   // Cuts valid UTF-8; every character belongs to a match.
   void find(std::string_view text, std::vector<Match>& out) const;
-
- private:
+  // Where the match that begins at text[i] ends, i < text.size(): find() step by step, for texts without end.
   size_t match_end(std::string_view text, size_t i) const;
 };
 
