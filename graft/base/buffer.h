@@ -8,7 +8,7 @@
 namespace graft {
 
 // 64-byte aligned memory that owns itself. Zeroed by the system on first touch, so that pages never written cost nothing.
-// From 8 MB on it asks for huge pages (first touch of packed weights is 2.8 times faster with them).
+// From 2 MB on in whole huge pages as far as they go: quicker at first touch (2.8 times), and wherever rows lie pages apart.
 class Buffer {
  public:
   Buffer() = default;
