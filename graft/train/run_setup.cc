@@ -183,6 +183,34 @@ MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites,
             "the run needs {}M, --memory-limit is {}", needed, bytes_text(config.memory_limit.bytes));
 }
 
+void check_same_model(const ModelConfig& checkpoint, const ModelConfig& model) {
+  std::string faults;
+  const auto same = [&](const char* key, const auto& a, const auto& b) {
+    if (!(a == b)) faults += fmt::format("{}{} is {}, expected {}", faults.empty() ? "" : "; ", key, a, b);
+  };
+  same("model_type", checkpoint.model_type, model.model_type);
+  same("vocab_size", checkpoint.vocab_size, model.vocab_size);
+  same("hidden_size", checkpoint.hidden_size, model.hidden_size);
+  same("intermediate_size", checkpoint.intermediate_size, model.intermediate_size);
+  same("num_hidden_layers", checkpoint.num_hidden_layers, model.num_hidden_layers);
+  same("num_attention_heads", checkpoint.num_attention_heads, model.num_attention_heads);
+  same("num_key_value_heads", checkpoint.num_key_value_heads, model.num_key_value_heads);
+  same("head_dim", checkpoint.head_dim, model.head_dim);
+  same("tie_word_embeddings", checkpoint.tie_word_embeddings, model.tie_word_embeddings);
+  same("rms_norm_eps", checkpoint.rms_norm_eps, model.rms_norm_eps);
+  same("rope_theta", checkpoint.rope_theta, model.rope_theta);
+  same("rope_interleaved", checkpoint.rope_interleaved, model.rope_interleaved);
+  const MoeConfig none, &a = checkpoint.moe ? *checkpoint.moe : none, &b = model.moe ? *model.moe : none;
+  same("the number of experts", a.num_experts, b.num_experts);
+  same("num_experts_per_tok", a.num_experts_per_tok, b.num_experts_per_tok);
+  same("the experts' intermediate size", a.moe_intermediate_size, b.moe_intermediate_size);
+  same("shared_expert_intermediate_size", a.shared_expert_intermediate_size, b.shared_expert_intermediate_size);
+  same("norm_topk_prob", a.norm_topk_prob, b.norm_topk_prob);
+  same("capacity_factor", a.capacity_factor, b.capacity_factor);
+  GRAFT_CHECK_HINT(faults.empty(), "give back the model that the run was started with, or start anew",
+                   "{}: a checkpoint of another model than {}: {}", checkpoint.where, model.where, faults);
+}
+
 void check_output_folder(const std::string& folder, bool overwrite, bool resume) {
   if (!path_exists(folder)) return;
   GRAFT_CHECK_HINT(is_directory(folder), "choose another --out", "{}: is a file, expected a folder", folder);

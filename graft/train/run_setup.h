@@ -43,6 +43,9 @@ struct MemoryChoice {
 MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites, const StepOptions& options,
                            const BatchCapacity& capacity, int num_threads, const TrainConfig& config);
 
+// Refuses a checkpoint of full training whose model computes something else than the model of the run: one Error with every setting that differs.
+void check_same_model(const ModelConfig& checkpoint, const ModelConfig& model);
+
 // Refuses what is no folder, and a folder that is not empty unless `overwrite` or `resume`.
 void check_output_folder(const std::string& folder, bool overwrite, bool resume);
 // The same; then `overwrite` removes what graft wrote there and nothing else.

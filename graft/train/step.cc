@@ -49,6 +49,29 @@ std::string peft_name(const std::string& name) {
   return "base_model.model." + name + (lora && !magnitude ? ".weight" : "");
 }
 
+// The lists of a batch fit each other and the capacity; what their numbers may be is the plan's to check.
+void check_batch(const Batch& b, const RunSizes& capacity) {
+  GRAFT_CHECK(!b.ids.empty() && b.sequence_offsets.size() >= 2, "the batch is empty: {} tokens, {} sequence offsets",
+              b.ids.size(), b.sequence_offsets.size());
+  GRAFT_CHECK(b.positions.size() == b.ids.size(), "the batch has {} tokens and {} positions", b.ids.size(),
+              b.positions.size());
+  GRAFT_CHECK(b.label_rows.size() == b.labels.size() && b.label_weights.size() == b.labels.size(),
+              "the batch has {} labels, {} label rows and {} label weights", b.labels.size(), b.label_rows.size(),
+              b.label_weights.size());
+  const auto tokens = static_cast<int64_t>(b.ids.size()), labels = static_cast<int64_t>(b.labels.size());
+  GRAFT_CHECK(tokens <= capacity.tokens && labels <= capacity.labels,
+              "the batch has {} tokens and {} labels, the step is made for {} and {}", tokens, labels, capacity.tokens,
+              capacity.labels);
+  for (size_t s = 0; s + 1 < b.sequence_offsets.size(); ++s) {
+    GRAFT_CHECK(b.sequence_offsets[s] < b.sequence_offsets[s + 1], "sequence {} of the batch is empty: tokens {} to {}",
+                s, b.sequence_offsets[s], b.sequence_offsets[s + 1]);
+  }
+  for (size_t i = 1; i < b.label_rows.size(); ++i) {
+    GRAFT_CHECK(b.label_rows[i - 1] < b.label_rows[i], "label rows {} and {} of the batch do not ascend: {}, {}", i - 1,
+                i, b.label_rows[i - 1], b.label_rows[i]);
+  }
+}
+
 bool is_norm_or_bias(const std::string& name) {
   return name.ends_with(".bias") || name.ends_with("norm.weight") || name.find("layernorm.") != std::string::npos ||
          name.find("_norm.") != std::string::npos;
@@ -145,6 +168,7 @@ void TrainStep::make_training(const StepOptions& options) {
 }
 
 double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch, double total_weight, uint64_t update) {
+  check_batch(batch, plan.capacity());
   plan.bind(graph.ids, batch.ids.data());
   plan.bind(graph.positions, batch.positions.data());
   plan.bind(graph.sequence_offsets, batch.sequence_offsets.data());
@@ -154,6 +178,10 @@ double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch,
     weights_[i] = static_cast<double>(batch.label_weights[i]) / total_weight;
   plan.bind(graph.label_weights, weights_.data());
   if (graph.row_keys) {
+    GRAFT_CHECK(batch.rows.size() + 1 == batch.sequence_offsets.size() &&
+                    batch.sequence_offsets.back() <= static_cast<int32_t>(batch.ids.size()),
+                "the batch has {} rows and {} sequence offsets up to {}, for {} tokens", batch.rows.size(),
+                batch.sequence_offsets.size(), batch.sequence_offsets.back(), batch.ids.size());
     for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
       for (int32_t t = batch.sequence_offsets[s]; t < batch.sequence_offsets[s + 1]; ++t) {
         row_keys_[static_cast<size_t>(t)] =
@@ -178,7 +206,9 @@ double TrainStep::micro_batch(const Batch& batch, double total_weight, uint64_t 
   router_share_ = router_share;
   const double loss = run(train_, train_graph_, batch, total_weight, update);
   const RouterFigures routers = last_routers();
-  return loss + router_share * (aux_coef_ * routers.aux + z_coef_ * routers.z);
+  // What has no part in the loss may overflow: 0 times infinity would be NaN.
+  const auto part = [](double coef, double value) { return coef == 0 ? 0 : coef * value; };
+  return loss + router_share * (part(aux_coef_, routers.aux) + part(z_coef_, routers.z));
 }
 
 RouterFigures TrainStep::last_routers() const {

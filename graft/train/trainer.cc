@@ -19,6 +19,7 @@
 #include "graft/train/encode.h"
 #include "graft/train/optimizer.h"
 #include "graft/train/report.h"
+#include "graft/train/router_watch.h"
 #include "graft/train/run_setup.h"
 #include "graft/train/schedule.h"
 #include "graft/train/state.h"
@@ -42,6 +43,7 @@ class RouterUpdate {
     cross_entropy_ += cross_entropy, aux_ += share * f.aux, z_ += share * f.z;
     for (size_t i = 0; i < shares_.size(); ++i) shares_[i] += share * f.shares[i];
   }
+  std::span<const double> shares() const { return shares_; }
   std::optional<ExpertMetrics> metrics() const {
     if (shares_.empty()) return std::nullopt;
     ExpertMetrics m;
@@ -115,6 +117,11 @@ void Trainer::Impl::open() {
   folder = ModelFolder::open(config.model, supported);
   folder.tensors.check(family_of(folder.config).tensors(folder.config));
   const bool full = config.method == "full";
+  if (full && resumed) {
+    const ModelFolder saved = ModelFolder::open(resumed->path, supported);
+    check_same_model(saved.config, folder.config);
+    saved.tensors.check(family_of(folder.config).tensors(folder.config));
+  }
   if (!full) {
     lora = lora_settings(config);
     sites = adapter_sites(lora, folder.config, "LoRA config", config.adapter.empty());
@@ -301,6 +308,7 @@ TrainResult Trainer::run(const TrainEvents& events) {
   const Schedule schedule(t.config, t.plan.steps);
   MetricsLog log(t.config.out + "/metrics.jsonl", state.step);
   TimeLeft time_left;
+  RouterWatch watch(t.folder.config);
   const CheckpointSource source = t.source();
   const int64_t eval_every = t.config.eval_every;
   double last_rate = state.step > 0 ? schedule.learning_rate(state.step - 1) : 0;
@@ -370,6 +378,7 @@ TrainResult Trainer::run(const TrainEvents& events) {
       log_warning("update {} is not applied: {}", state.step + 1, fault);
     }
     ++state.step;
+    if (const auto collapsed = watch.add(t.routers.shares())) log_warning("update {}: {}", state.step, *collapsed);
     state.loss = loss;
     state.num_tokens += update.num_tokens;
     const double took = seconds_now() - begin;
