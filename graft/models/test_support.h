@@ -162,7 +162,8 @@ class DecoderBench {
     for (auto& [name, values] : trained) store(values, memory_.at(handles_.at(name).id));
     for (auto& [name, memory] : gradient_memory_) std::fill(memory.begin(), memory.end(), std::byte{0});
     plan.run(*context_, inputs);
-    return routers_.empty() ? loss_ : loss_ + aux_coef_ * routers_[0] + z_coef_ * routers_[1];
+    if (routers_.empty()) return loss_;
+    return loss_ + (aux_coef_ == 0 ? 0 : aux_coef_ * routers_[0]) + (z_coef_ == 0 ? 0 : z_coef_ * routers_[1]);
   }
   std::map<std::string, std::vector<double>> gradients() const {
     std::map<std::string, std::vector<double>> out;
