@@ -31,7 +31,7 @@ void add_data(CLI::App& app) {
   command
       ->add_option("--too-long", flags->settings.too_long,
                    "As for train: error makes rows beyond it faults (default: they are warned about)")
-      ->check(CLI::IsMember({"error", "truncate", "drop"}));
+      ->check(CLI::IsMember({"error", "truncate", "drop", "split"}));
   command->add_option("--loss-on", flags->settings.loss_on, "Tokens to train")
       ->check(CLI::IsMember({"auto", "completion", "assistant", "last", "all"}))
       ->capture_default_str();

@@ -30,7 +30,7 @@ constexpr TrainField kFields[] = {
     {"out", "DIR", "Folder to create", kData, &T::out, kRun},
     {"valid", "FILE|P%", "Validation rows: a file, or a share of the rows, chosen by the seed", kData, &T::valid},
     {"max_length", "N", "Longest row in tokens (default: the model's maximum)", kData, &T::max_length, kRecorded, kCountOrOff},
-    {"too_long", "", "Rows beyond --max-length: error (found before the start), truncate or drop", kData, &T::too_long, kRecorded, kAny, "error|truncate|drop"},
+    {"too_long", "", "Rows beyond --max-length: error (found before the start), truncate, drop, or split texts into rows; a .txt file is always split unless cut or dropped", kData, &T::too_long, kRecorded, kAny, "error|truncate|drop|split"},
     {"loss_on", "", "Tokens to train: auto is completion, assistant or all by the row format", kData, &T::loss_on, kRecorded, kAny, "auto|completion|assistant|last|all"},
     {"pack", "", "Fill each sequence slot up to --max-length with several rows, which never see each other", kData, &T::pack},
     {"no_shuffle", "", "Take the rows in file order", kData, &T::no_shuffle},

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <utility>
 
 #include "graft/base/error.h"
 #include "graft/base/file.h"
@@ -39,6 +40,19 @@ std::string_view beginning(std::string_view text, size_t bytes) {
   return text.substr(0, bytes);
 }
 
+// A text in parts is cut before the space between two ASCII letters, where no pre-tokenizer in use joins what stands on its sides.
+constexpr size_t kPartBytes = size_t{1} << 20;
+
+size_t part_end(std::string_view text, size_t begin) {
+  const auto letter = [&](size_t i) {
+    return (text[i] >= 'a' && text[i] <= 'z') || (text[i] >= 'A' && text[i] <= 'Z');
+  };
+  for (size_t i = begin + kPartBytes; i + 1 < text.size(); ++i) {
+    if (text[i] == ' ' && letter(i - 1) && letter(i + 1)) return i;
+  }
+  return text.size();
+}
+
 // Does a template print what a developer message says? Those made before the role drop it or refuse it.
 bool shows_developer(const ChatFormat& chat) {
   const Json messages = {{{"role", "developer"}, {"content", "probe"}}, {{"role", "user"}, {"content", "a"}}};
@@ -64,8 +78,27 @@ struct RowEncoder::Impl {
   mutable size_t long_row_bytes = 0;
   std::vector<int64_t> stops;
 
-  void encode_text(std::string_view text, EncodedRow* out) const {
-    out->ids = tokenizer.encode_ids(text, {.add_special_tokens = true, .parse_special_tokens = false});
+  // A text that becomes several rows may be long: it is encoded in parts, so that memory stays small.
+  void encode_parts(std::string_view text, EncodedRow* out) const {
+    out->ids.clear();
+    for (size_t begin = 0, next = 0; begin < text.size(); begin = next) {
+      next = part_end(text, begin);
+      const Encoding part = tokenizer.encode(text.substr(begin, next - begin),
+                                             {.parse_special_tokens = false, .continuation = begin > 0});
+      size_t from = 0, to = part.ids.size();  // what the post-processor adds stands at the ends of the whole
+      while (begin > 0 && from < to && part.special_mask[from] != 0) ++from;
+      while (next < text.size() && from < to && part.special_mask[to - 1] != 0) --to;
+      out->ids.insert(out->ids.end(), part.ids.begin() + static_cast<std::ptrdiff_t>(from),
+                      part.ids.begin() + static_cast<std::ptrdiff_t>(to));
+    }
+  }
+
+  void encode_text(std::string_view text, bool in_parts, EncodedRow* out) const {
+    if (in_parts) {
+      encode_parts(text, out);
+    } else {
+      out->ids = tokenizer.encode_ids(text, {.add_special_tokens = true, .parse_special_tokens = false});
+    }
     if (out->ids.empty() || out->ids.back() != need_end()) out->ids.push_back(need_end());
     out->label_weights.assign(out->ids.size(), 1.0f);
   }
@@ -81,18 +114,23 @@ struct RowEncoder::Impl {
     if (settings.loss_on != "all") std::fill_n(out->label_weights.begin(), prompt, 0.0f);
   }
 
+  bool splits(const DataRow& row) const {
+    const bool whole_file = row.line == 0 && (settings.too_long == "error" || settings.too_long == "report");
+    return row.format == RowFormat::kText && settings.max_length > 1 && (settings.too_long == "split" || whole_file);
+  }
+
   void encode_plain(const DataRow& row, EncodedRow* out) const {
     const auto encode_first = [&](size_t bytes) {
       const std::string_view prompt = beginning(row.prompt, bytes), text = beginning(row.text, bytes - prompt.size());
       if (row.format == RowFormat::kText) {
-        encode_text(text, out);
+        encode_text(text, splits(row) && text.size() > kPartBytes, out);
       } else {
         encode_completion(prompt, text, out);
       }
     };
     const size_t bytes = row.prompt.size() + row.text.size();
     out->cut = false;
-    if (settings.max_length > 0 && bytes > kLongRowBytes && bytes > long_row()) {
+    if (settings.max_length > 0 && bytes > kLongRowBytes && !splits(row) && bytes > long_row()) {
       encode_first(long_row());
       out->cut = static_cast<int64_t>(out->ids.size()) > settings.max_length;
       if (out->cut) return;
@@ -210,6 +248,8 @@ const EncodeSettings& RowEncoder::settings() const { return impl_->settings; }
 std::optional<int32_t> RowEncoder::end_token() const { return impl_->end; }
 bool RowEncoder::reads_clock() const { return impl_->chat && impl_->chat->reads_clock(); }
 
+bool RowEncoder::splits(const DataRow& row) const { return impl_->splits(row); }
+
 bool RowEncoder::ends(int32_t id) const {
   return impl_->end == id || std::find(impl_->stops.begin(), impl_->stops.end(), id) != impl_->stops.end();
 }
@@ -304,7 +344,6 @@ EncodedData encode_rows(const DataRows& rows, const RowEncoder& encoder, ThreadP
       Outcome& o = block[static_cast<size_t>(i)];
       const DataRow& row = rows.rows[static_cast<size_t>(begin + i)];
       const auto length = static_cast<int64_t>(o.row.ids.size());
-      out.lengths.push_back(length);
       const auto fault = [&](std::string what, std::string hint, bool fatal) {
         out.faults.add({rows.where(row), std::move(what), std::move(hint), fatal});
       };
@@ -315,12 +354,13 @@ EncodedData encode_rows(const DataRows& rows, const RowEncoder& encoder, ThreadP
       auto& weights = o.row.label_weights;
       out.num_tokens += length;
       out.num_trained_tokens += std::count_if(weights.begin(), weights.end(), [](float w) { return w > 0; });
-      out.longest = std::max(out.longest, length);
+      const bool split = encoder.splits(row) && length > settings.max_length;
+      out.longest = std::max(out.longest, split ? settings.max_length : length);
       int64_t kept = length;
-      if (settings.max_length > 0 && length > settings.max_length) {
+      if (settings.max_length > 0 && length > settings.max_length && !split) {
         ++out.num_too_long;
         const std::string what = too_long_text(length, o.row.cut, settings.max_length);
-        if (settings.too_long == "error") {
+        if (settings.too_long == "error" || settings.too_long == "split") {  // only texts can be split
           fault(what, "give a larger --max-length, or --too-long truncate or drop", true);
           continue;
         }
@@ -337,22 +377,40 @@ EncodedData encode_rows(const DataRows& rows, const RowEncoder& encoder, ThreadP
         }
       }
       // From "the weight of learning token t" to "the weight of what position t predicts".
-      bool trains = false, ends = false;
-      for (int64_t t = 1; t < kept; ++t) {
-        const float weight = weights[static_cast<size_t>(t)];
-        weights[static_cast<size_t>(t - 1)] = weight;
-        trains |= weight > 0;
-        ends |= weight > 0 && encoder.ends(o.row.ids[static_cast<size_t>(t)]);
-      }
-      if (!trains) {
-        ++out.num_untrained;
-        if (std::string why = untrained_reason(row, o.row, kept); !why.empty()) fault(std::move(why), {}, false);
+      std::rotate(weights.begin(), weights.begin() + (weights.empty() ? 0 : 1), weights.end());
+      // Tokens [from, to) as an example of its own; false if none of them is trained.
+      const auto add = [&](int64_t from, int64_t to, int64_t number) {
+        if (from == to) return false;
+        bool trains = false, ends = false;
+        for (int64_t t = from; t + 1 < to; ++t) {
+          const bool trained = weights[static_cast<size_t>(t)] > 0;
+          trains |= trained;
+          ends |= trained && encoder.ends(o.row.ids[static_cast<size_t>(t + 1)]);
+        }
+        if (!trains) return false;
+        const float last = std::exchange(weights[static_cast<size_t>(to - 1)], 0.0f);
+        const auto at = static_cast<size_t>(from), size = static_cast<size_t>(to - from);
+        out.data.add(std::span(o.row.ids).subspan(at, size), std::span(weights).subspan(at, size), number, row.file,
+                     row.line);
+        weights[static_cast<size_t>(to - 1)] = last;
+        out.num_ending += ends;
+        return true;
+      };
+      if (split) {
+        // The last token of a piece is the first of the next, so that every token of the text is learned once.
+        for (int64_t from = 0; from + 1 < length; from += settings.max_length - 1) {
+          const int64_t to = std::min(length, from + settings.max_length);
+          if (from > 0) ++out.num_rows;
+          add(from, to, begin + i + out.num_rows - num_rows);
+          out.lengths.push_back(to - from);
+        }
         continue;
       }
-      weights[static_cast<size_t>(kept - 1)] = 0;
-      out.num_ending += ends;
-      const auto size = static_cast<size_t>(kept);
-      out.data.add(std::span(o.row.ids).first(size), std::span(weights).first(size), begin + i, row.file, row.line);
+      out.lengths.push_back(length);
+      if (!add(0, kept, begin + i + out.num_rows - num_rows)) {
+        ++out.num_untrained;
+        if (std::string why = untrained_reason(row, o.row, kept); !why.empty()) fault(std::move(why), {}, false);
+      }
     }
   }
   if (out.faults.num_fatal == 0 && out.data.empty()) {

@@ -18,7 +18,7 @@ namespace graft {
 // What decides how a row becomes tokens (fields of TrainConfig).
 struct EncodeSettings {
   std::string loss_on = "auto";                 // auto | completion | assistant | last | all
-  std::string too_long = "error";               // error | truncate | drop
+  std::string too_long = "error";               // error | truncate | drop | split; "report": of data check
   int64_t max_length = 0;                       // 0: the model's maximum
   std::vector<std::string> template_args = {};  // K=V
 };
@@ -51,6 +51,9 @@ class RowEncoder {
 
   // Throws Error: no end token where one is needed, no chat template, the template refuses the conversation.
   void encode(const DataRow& row, EncodedRow* out) const;
+  // A row that becomes several where it is beyond max_length: a text under too_long "split", and a .txt file, which has no rows that could be
+  // too long, unless it is to be cut or left out. Each piece begins with the last token of the one before, so that every token is learned once.
+  bool splits(const DataRow& row) const;
   // Why rows of a format cannot be encoded at all, whatever they say (no chat template, a loss_on that they cannot have).
   std::optional<Error> format_fault(RowFormat format) const;
 
@@ -71,7 +74,7 @@ class RowEncoder {
 struct EncodedData {
   Dataset data;                                                  // rows with a trained token, as they will be trained
   DataFaults faults;                                             // what reading found, then what encoding found
-  int64_t num_rows = 0;                                          // read
+  int64_t num_rows = 0;                                          // read; the pieces of a split text each count
   int64_t num_too_long = 0, num_truncated = 0, num_dropped = 0;  // beyond max_length; of these cut, or left out
   std::vector<std::pair<int64_t, std::string>> too_long_rows;    // the first of them and how long, under "report"
   int64_t num_untrained = 0;  // rows without a trained token: left out, with a warning

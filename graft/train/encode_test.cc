@@ -163,6 +163,64 @@ TEST(RowEncoder, TooLongRows) {
   EXPECT_GT(last, dropped.data.size() - 1);
 }
 
+// A text file, which has no rows, is cut into rows; rows of a .jsonl are where that is asked for.
+TEST(RowEncoder, LongTextsAreSplit) {
+  const test::TempDir folder;
+  ThreadPool pool(2);
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += fmt::format("Line {} of a text that goes on.\n", i);
+  write_file(folder / "a.txt", text);
+  const EncodedData whole = load_rows(folder / "a.txt", RowEncoder(kEncodeModel, {.max_length = 1 << 20}), pool);
+  ASSERT_EQ(whole.data.size(), 1);
+  const std::span<const int32_t> ids = whole.data.example(0).ids;
+  const auto n = static_cast<int64_t>(ids.size()), limit = int64_t{50};
+  const EncodedData pieces = load_rows(folder / "a.txt", RowEncoder(kEncodeModel, {.max_length = limit}), pool);
+  ASSERT_GT(n, 3 * limit);
+  EXPECT_EQ(pieces.data.size(), (n - 2) / (limit - 1) + 1);
+  EXPECT_EQ(pieces.num_rows, pieces.data.size());
+  EXPECT_EQ(pieces.longest, limit);
+  EXPECT_EQ(pieces.data.num_trained_tokens(), n - 1);
+  EXPECT_EQ(pieces.num_ending, 1);
+  int64_t at = 0;
+  for (int64_t i = 0; i < pieces.data.size(); ++i) {
+    const Example e = pieces.data.example(i);
+    EXPECT_EQ(e.row, i);
+    for (size_t t = 0; t < e.ids.size(); ++t) {
+      ASSERT_EQ(e.ids[t], ids[static_cast<size_t>(at) + t]) << i;
+      ASSERT_EQ(e.target_weights[t], t + 1 < e.ids.size() ? 1.0f : 0.0f);
+    }
+    at += static_cast<int64_t>(e.ids.size()) - 1;
+  }
+  EXPECT_EQ(at, n - 1);
+
+  const std::string rows = fmt::format("{}\n{{\"text\": \"short\"}}\n", Json{{"text", text}}.dump());
+  write_file(folder / "b.jsonl", rows);
+  const EncodedData split =
+      load_rows(folder / "b.jsonl", RowEncoder(kEncodeModel, {.too_long = "split", .max_length = limit}), pool);
+  EXPECT_EQ(split.data.size(), pieces.data.size() + 1);
+  EXPECT_EQ(split.data.example(pieces.data.size()).row, pieces.data.size());
+  EXPECT_NE(
+      test::error_of([&] { load_rows(folder / "b.jsonl", RowEncoder(kEncodeModel, {.max_length = limit}), pool); }),
+      "");
+  test::CapturedLog log;
+  const EncodedData cut =
+      load_rows(folder / "a.txt", RowEncoder(kEncodeModel, {.too_long = "truncate", .max_length = limit}), pool);
+  EXPECT_EQ(cut.data.size(), 1);
+}
+
+// Long texts are encoded in parts, which must not show.
+TEST(RowEncoder, PartsOfALongTextGiveTheSameTokens) {
+  DataRow row;
+  for (int i = 0; row.text.size() < (size_t{5} << 18); ++i)
+    row.text += fmt::format("Line {}, and the next one:\n\n", i);
+  EncodedRow parts, whole;
+  RowEncoder(kEncodeModel, {.max_length = 100}).encode(row, &parts);
+  row.line = 1;
+  RowEncoder(kEncodeModel, {.max_length = int64_t{1} << 40}).encode(row, &whole);
+  EXPECT_EQ(parts.ids, whole.ids);
+  EXPECT_EQ(parts.label_weights, whole.label_weights);
+}
+
 // The mask of a conversation is what transformers gives for templates that mark their answers.
 TEST(RowEncoder, ChatMasksOfTheReference) {
   GRAFT_NEEDS_FIXTURES();
@@ -292,6 +350,7 @@ TEST(RowEncoder, ChatRowsNeedATemplate) {
 TEST(RowEncoder, AMonstrousRowIsNotEncodedWhole) {
   const std::string model = kEncodeModel;
   DataRow row;
+  row.line = 1;  // of a .jsonl: a .txt is split
   for (int i = 0; i < 200000; ++i) row.text += "wörd ";
   EncodedRow cut, whole;
   RowEncoder(model, {.max_length = 100}).encode(row, &cut);
