@@ -335,9 +335,9 @@ constexpr KernelInfo kRows[] = {
     {"rope_precompute", kDomain, "cos, sin[L,d/2] of p base^(-2j/d)", precompute_bytes, precompute_flops,
      prepare_precompute, run_precompute, example_precompute},
     {"rope_apply", kDomain, "y[B,L,H,d]: pairs of x turned", bytes_of_x<8>, flops_of_x<0, 3>, prepare_apply, run_apply,
-     example_apply},
+     example_apply, "y=x"},
     {"alibi_bias", kDomain, "y[H,Lq,Lk] = scores - slope distance", per_score<8>, per_score<2>, prepare_alibi,
-     run_alibi, example_alibi},
+     run_alibi, example_alibi, "y=scores"},
 };
 
 constexpr KernelInfo kFusedRows[] = {

@@ -107,12 +107,13 @@ constexpr std::string_view kDomain = "fused_custom";
 
 constexpr KernelInfo kRows[] = {
     {"fused_softmax_cross_entropy", kDomain, "loss[R] of logits[R,C]; grad[R,C] = grad_scale (softmax - onehot)",
-     cross_entropy_bytes, cross_entropy_flops, prepare_cross_entropy, run_cross_entropy, example_cross_entropy},
+     cross_entropy_bytes, cross_entropy_flops, prepare_cross_entropy, run_cross_entropy, example_cross_entropy,
+     "grad=logits"},
     {"fused_layernorm_dropout_residual", kDomain, "y[R,C] = layer_norm(x) mask / keep_prob + residual",
      layernorm_dropout_bytes, flops_of_x<0, 11>, prepare_layernorm_dropout, run_layernorm_dropout,
-     example_layernorm_dropout},
+     example_layernorm_dropout, "y=x y=residual"},
     {"fused_adam_clip_update", kDomain, "opt_adamw of grad[N] clipped by value or norm", adam_clip_bytes,
-     adam_clip_flops, prepare_adam_clip, run_adam_clip, example_adam_clip},
+     adam_clip_flops, prepare_adam_clip, run_adam_clip, example_adam_clip, "param=param m=m v=v"},
 };
 
 }  // namespace

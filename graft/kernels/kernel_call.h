@@ -28,15 +28,35 @@ constexpr DType dtype_of() {
   if constexpr (std::is_same_v<T, double>) return DType::kF64;
 }
 
-// A tensor that owns its memory: row-major, 64-byte aligned.
+// Memory of a tensor: its own, or borrowed and then neither copied nor freed.
+class TensorMemory {
+ public:
+  TensorMemory() = default;
+  explicit TensorMemory(Buffer own) : own_(std::move(own)), data_(own_.data()), bytes_(own_.bytes()) {}
+  TensorMemory(void* borrowed, size_t bytes) : data_(static_cast<std::byte*>(borrowed)), bytes_(bytes) {}
+  std::byte* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+  template <typename T>
+  std::span<T> as() const {
+    return {reinterpret_cast<T*>(data_), bytes_ / sizeof(T)};
+  }
+
+ private:
+  Buffer own_;
+  std::byte* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+// A tensor: row-major, in 64-byte aligned memory of its own, or in borrowed memory that lies as its type needs.
 struct KernelTensor {
   KernelTensor() = default;
   KernelTensor(DType type, std::vector<int64_t> dims);
-  int64_t size() const;  // elements
+  KernelTensor(DType type, std::vector<int64_t> dims, void* memory);  // borrowed
+  int64_t size() const;                                               // elements
   size_t bytes() const { return static_cast<size_t>(size() * dtype_bits(dtype) / 8); }
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
-  Buffer data;
+  TensorMemory data;
 };
 
 // One call of a kernel of the suite as data: named inputs, parameters and outputs, as a golden file has them
@@ -46,6 +66,12 @@ class KernelCall {
   // Inputs and parameters; a second value under a name replaces the first.
   KernelTensor& add_input(std::string_view name, DType dtype, std::vector<int64_t> shape);
   void set_parameter(std::string_view name, std::string_view text);
+
+  // Memory of the caller's, neither copied nor freed. An input is only read, unless the kernel works in place on it.
+  void borrow_input(std::string_view name, DType dtype, std::vector<int64_t> shape, const void* memory);
+  // An output that the kernel is to write there. KernelInfo::prepare throws Error unless type and shape are what the kernel writes, and
+  // where the memory overlaps an input or another output otherwise than KernelInfo::in_place allows.
+  void borrow_output(std::string_view name, DType dtype, std::vector<int64_t> shape, void* memory);
 
   bool has_input(std::string_view name) const { return inputs_.contains(name); }
   // An input of type T, whatever its shape. Throws Error where it is missing or of another type.
@@ -70,7 +96,9 @@ class KernelCall {
   bool flag(std::string_view name, bool otherwise) const;
   std::string word(std::string_view name, std::string_view otherwise) const;
 
-  // Outputs. make() allocates (zeroed) and is called while a call is prepared; out() is what a run writes to.
+  // Outputs. make() allocates (zeroed) or takes what was borrowed, and is called while a call is prepared, after begin(); out() is what a
+  // run writes to.
+  void begin(std::string_view in_place);
   KernelTensor& make(std::string_view name, DType dtype, std::vector<int64_t> shape);
   template <typename T>
   std::span<T> out(std::string_view name) {
@@ -105,9 +133,17 @@ class KernelCall {
     }
     return View<T, Rank>(reinterpret_cast<T*>(t.data.data()), extents, strides);
   }
+  void check_apart(std::string_view name, const KernelTensor& made) const;
   static void require_rank(std::string_view name, const KernelTensor& tensor, int rank);
 
   std::map<std::string, KernelTensor, std::less<>> inputs_, outputs_;
+  struct Borrowed {
+    DType dtype;
+    std::vector<int64_t> shape;
+    void* memory;
+  };
+  std::map<std::string, Borrowed, std::less<>> borrowed_;  // outputs
+  std::string_view in_place_;
   std::map<std::string, std::string, std::less<>> parameters_;
 };
 

@@ -210,7 +210,7 @@ constexpr KernelInfo kRows[] = {
      example_matmul},
     {"matvec", kDomain, "y[R] = A[R,C] x", per_entry<4>, per_entry<2>, prepare_matvec, run_matvec, example_matvec},
     {"triangular_solve", kDomain, "x[n,m] with a[n,n] x = b", solve_bytes, solve_flops, prepare_solve, run_solve,
-     example_solve},
+     example_solve, "x=b"},
     {"outer_product", kDomain, "y[m,n] = u[i] v[j]", per_product<4>, per_product<1>, prepare_outer, run_outer,
      example_outer},
 };

@@ -77,7 +77,8 @@ HWY_INLINE void compare_each(const Holds& holds, const float* a, const float* b,
 void compare(Comparison op, const float* a, const float* b, uint8_t* mask, int64_t n) noexcept {
   switch (op) {
     case Comparison::kEq: return compare_each([](auto s, auto t) HWY_ATTR { return hn::Eq(s, t); }, a, b, mask, n);
-    case Comparison::kNe: return compare_each([](auto s, auto t) HWY_ATTR { return hn::Ne(s, t); }, a, b, mask, n);
+    case Comparison::kNe:  // Not Ne, which some targets take as ordered: false beside NaN.
+      return compare_each([](auto s, auto t) HWY_ATTR { return hn::Not(hn::Eq(s, t)); }, a, b, mask, n);
     case Comparison::kLt: return compare_each([](auto s, auto t) HWY_ATTR { return hn::Lt(s, t); }, a, b, mask, n);
     case Comparison::kLe: return compare_each([](auto s, auto t) HWY_ATTR { return hn::Le(s, t); }, a, b, mask, n);
     case Comparison::kGt: return compare_each([](auto s, auto t) HWY_ATTR { return hn::Gt(s, t); }, a, b, mask, n);

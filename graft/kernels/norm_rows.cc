@@ -99,9 +99,13 @@ void run_batch_norm(Context& context, KernelCall& call) {
   args.eps = call.real("eps", 1e-5), args.momentum = call.real("momentum", 0.1);
   args.training = call.flag("training", true);
   args.running_mean = call.out<float>("running_mean"), args.running_var = call.out<float>("running_var");
-  // The outputs start as the inputs in every run, so that a repeated one computes the same.
-  std::ranges::copy(call.in<float>("running_mean"), args.running_mean.begin());
-  std::ranges::copy(call.in<float>("running_var"), args.running_var.begin());
+  // The outputs start as the inputs in every run, so that a repeated one computes the same; in place it goes on.
+  const auto start = [&](std::string_view name, std::span<float> to) {
+    const std::span<const float> from = call.in<float>(name);
+    if (to.data() != from.data()) std::ranges::copy(from, to.begin());
+  };
+  start("running_mean", args.running_mean);
+  start("running_var", args.running_var);
   batch_norm(context, call.in_view<float, 3>("x"), args, call.out_view<float, 3>("y"));
 }
 void run_group_norm(Context& context, KernelCall& call) {
@@ -118,13 +122,14 @@ constexpr std::string_view kDomain = "normalization";
 
 constexpr KernelInfo kRows[] = {
     {"layer_norm", kDomain, "y[R,C] = (x - mean) / sqrt(var + eps) gamma + beta", bytes_of_x<8>, flops_of_x<0, 8>,
-     prepare_layer_norm, run_layer_norm, example_rows},
+     prepare_layer_norm, run_layer_norm, example_rows, "y=x"},
     {"batch_norm", kDomain, "y[N,C,L] = (x - mean) / sqrt(var + eps) gamma + beta per channel; running moments",
-     batch_norm_bytes, batch_norm_flops, prepare_batch_norm, run_batch_norm, example_batch_norm},
+     batch_norm_bytes, batch_norm_flops, prepare_batch_norm, run_batch_norm, example_batch_norm,
+     "y=x running_mean=running_mean running_var=running_var"},
     {"rms_norm", kDomain, "y[R,C] = x / sqrt(mean x^2 + eps) gamma", bytes_of_x<8>, flops_of_x<0, 4>, prepare_rms_norm,
-     run_rms_norm, example_rows},
+     run_rms_norm, example_rows, "y=x"},
     {"group_norm", kDomain, "y[N,C,L] = layer norm over C / groups channels", bytes_of_x<8>, flops_of_x<0, 8>,
-     prepare_group_norm, run_group_norm, example_group_norm},
+     prepare_group_norm, run_group_norm, example_group_norm, "y=x"},
 };
 
 }  // namespace

@@ -9,11 +9,12 @@
 
 namespace graft {
 
-// An output that starts as a copy of the input of its name.
+// An output that starts as a copy of the input of its name, or is it.
 inline void copy_to_output(KernelCall& call, std::string_view name) {
   const std::span<const float> from = call.in<float>(name);
   call.make(name, DType::kF32, call.in_shape(name));
-  std::ranges::copy(from, call.out<float>(name).begin());
+  const std::span<float> to = call.out<float>(name);
+  if (to.data() != from.data()) std::ranges::copy(from, to.begin());
 }
 
 // Checks and makes param, m and v.

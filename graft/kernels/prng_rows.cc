@@ -93,7 +93,7 @@ constexpr std::string_view kDomain = "prng";
 
 constexpr KernelInfo kRows[] = {
     {"prng_philox", kDomain, "y = Philox4x32-10 words: of ctr[N,4], key[N,2], or draws first ... of a stream",
-     philox_bytes, philox_flops, prepare_philox, run_philox, example_draws},
+     philox_bytes, philox_flops, prepare_philox, run_philox, example_draws, "y=ctr"},
     {"prng_uniform_f32", kDomain, "y[N] = (word >> 8) 2^-24", bytes_of_draws<4>, flops_of_draws<0, 26>, prepare_values,
      run_values<prng_uniform_f32>, example_draws},
     {"prng_normal_f32", kDomain, "y[N] = sqrt(-2 ln u1) cos or sin 2 pi u2", bytes_of_draws<4>, flops_of_draws<15, 26>,

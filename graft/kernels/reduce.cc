@@ -41,7 +41,22 @@ double total_squares(Context& context, std::span<const float> x) noexcept {
                        [&, t = &table()](int64_t begin, int64_t n) { return t->square_sum(x.data() + begin, n); });
 }
 
-// The extreme value of each block, then of all of them: `sign` 1 for the largest, -1 for the least.
+// The block whose value is the first NaN, or else the first extreme one.
+int64_t extreme_block(const float* best, int64_t n, bool largest) noexcept {
+  int64_t at = 0;
+  for (int64_t b = 0; b < num_sum_blocks(n); ++b) {
+    if (best[b] != best[b]) return b;
+    if (largest ? best[b] > best[at] : best[b] < best[at]) at = b;
+  }
+  return at;
+}
+ArgValue first_in_block(const ReduceTable& t, std::span<const float> x, int64_t block, float value) noexcept {
+  const int64_t begin = block * kSumBlock;
+  const int64_t at = t.first_equal(x.data() + begin, value, std::min(kSumBlock, length(x) - begin));
+  return {value, static_cast<int32_t>(begin + at)};
+}
+
+// The extreme value of each block, then of all of them.
 ArgValue extreme(Context& context, std::span<const float> x, bool largest, bool with_index) noexcept {
   assert(!x.empty());
   const ReduceTable& t = table();
@@ -50,20 +65,25 @@ ArgValue extreme(Context& context, std::span<const float> x, bool largest, bool 
   for_sum_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
     best[b] = largest ? t.max(x.data() + begin, size) : t.min(x.data() + begin, size);
   });
-  int64_t at = 0;
+  const int64_t at = extreme_block(best, n, largest);
+  return with_index ? first_in_block(t, x, at, best[at]) : ArgValue{best[at], 0};
+}
+
+// The sum of (x - mean)^2 from each block's sum and its sum of squares about c_b, the rounded mean of the block. About any c:
+// sum (x - c)^2 = M2 + size (mean - c)^2, so M2 is exact in c_b.
+double merged_m2(const float* sums, const float* squares, int64_t n) noexcept {
+  double mean = 0, m2 = 0, count = 0;
   for (int64_t b = 0; b < num_sum_blocks(n); ++b) {
-    if (best[b] != best[b]) {
-      at = b;
-      break;
-    }
-    if (largest ? best[b] > best[at] : best[b] < best[at]) at = b;
+    const auto size = static_cast<double>(std::min(kSumBlock, n - b * kSumBlock));
+    const double block_mean = static_cast<double>(sums[b]) / size;
+    const double centre = static_cast<double>(sums[b] / static_cast<float>(size));
+    const double block_m2 = static_cast<double>(squares[b]) - size * (block_mean - centre) * (block_mean - centre);
+    const double delta = block_mean - mean, both = count + size;
+    mean += delta * size / both;
+    m2 += block_m2 + delta * delta * count * size / both;
+    count = both;
   }
-  ArgValue result = {best[at], 0};
-  if (!with_index) return result;
-  const int64_t begin = at * kSumBlock;
-  result.index =
-      static_cast<int32_t>(begin + t.first_equal(x.data() + begin, best[at], std::min(kSumBlock, n - begin)));
-  return result;
+  return std::max(m2, 0.0);
 }
 
 }  // namespace
@@ -99,22 +119,38 @@ float reduce_var(Context& context, std::span<const float> x, int64_t ddof) noexc
     sums[b] = t.sum(x.data() + begin, size);
     squares[b] = t.centred_square_sum(x.data() + begin, sums[b] / static_cast<float>(size), size);
   });
-  // Blocks are centred at c_b, the rounded mean of each. About any c: sum (x - c)^2 = M2 + size (mean - c)^2, so M2 is exact in c_b.
-  double mean = 0, m2 = 0, count = 0;
-  for (int64_t b = 0; b < num_sum_blocks(n); ++b) {
-    const auto size = static_cast<double>(std::min(kSumBlock, n - b * kSumBlock));
-    const double block_mean = static_cast<double>(sums[b]) / size;
-    const double centre = static_cast<double>(sums[b] / static_cast<float>(size));
-    const double block_m2 = static_cast<double>(squares[b]) - size * (block_mean - centre) * (block_mean - centre);
-    const double delta = block_mean - mean, both = count + size;
-    mean += delta * size / both;
-    m2 += block_m2 + delta * delta * count * size / both;
-    count = both;
-  }
-  return static_cast<float>(std::max(m2, 0.0) / static_cast<double>(n - ddof));
+  return static_cast<float>(merged_m2(sums, squares, n) / static_cast<double>(n - ddof));
 }
 float reduce_stddev(Context& context, std::span<const float> x, int64_t ddof) noexcept {
   return std::sqrt(reduce_var(context, x, ddof));
+}
+
+ScratchNeed reduce_moments_scratch(int64_t n) noexcept {
+  return {.shared = 4 * sizeof(float) * static_cast<size_t>(num_sum_blocks(n))};
+}
+Moments reduce_moments(Context& context, std::span<const float> x) noexcept {
+  assert(!x.empty());
+  const ReduceTable& t = table();
+  const int64_t n = length(x), blocks = num_sum_blocks(n);
+  float* sums = context.shared<float>();
+  float *squares = sums + blocks, *least = squares + blocks, *greatest = least + blocks;
+  for_sum_blocks(context, n,
+                 [&](int64_t b, int64_t begin, int64_t size) {  // a block is read four times from the first level
+                   const float* block = x.data() + begin;
+                   sums[b] = t.sum(block, size);
+                   squares[b] = t.centred_square_sum(block, sums[b] / static_cast<float>(size), size);
+                   least[b] = t.min(block, size);
+                   greatest[b] = t.max(block, size);
+                 });
+  double total = 0;
+  for (int64_t b = 0; b < blocks; ++b) total += static_cast<double>(sums[b]);
+  Moments m;
+  m.mean = static_cast<float>(total / static_cast<double>(n));
+  m.variance = static_cast<float>(merged_m2(sums, squares, n) / static_cast<double>(n));
+  const int64_t low = extreme_block(least, n, false), high = extreme_block(greatest, n, true);
+  m.min = first_in_block(t, x, low, least[low]);
+  m.max = first_in_block(t, x, high, greatest[high]);
+  return m;
 }
 
 ScratchNeed histogram_scratch(int64_t bins) noexcept {

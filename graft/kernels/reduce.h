@@ -27,6 +27,13 @@ struct ArgValue {
 };
 ArgValue reduce_argmax(Context& context, std::span<const float> x) noexcept;
 ArgValue reduce_argmin(Context& context, std::span<const float> x) noexcept;
+// reduce_mean, reduce_var with ddof 0, reduce_argmin and reduce_argmax in one pass over x, each with the same bits; x is not empty.
+struct Moments {
+  float mean, variance;
+  ArgValue min, max;
+};
+ScratchNeed reduce_moments_scratch(int64_t n) noexcept;
+Moments reduce_moments(Context& context, std::span<const float> x) noexcept;
 // counts[k] = number of x with floor((x - low) bins / (high - low)) = k; x = high is in the last bin; NaN and what lies outside is
 // dropped. Scratch: histogram_scratch(bins).
 ScratchNeed histogram_scratch(int64_t bins) noexcept;

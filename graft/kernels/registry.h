@@ -15,15 +15,24 @@ struct KernelInfo {
   // Bytes that must move from and to memory at least, and operations, of a call (spec: columns B and F).
   double (*bytes)(const KernelCall& call);
   double (*flops)(const KernelCall& call);
-  // Checks inputs and parameters, makes the outputs and tells the scratch that run() takes from the context. Throws Error.
-  ScratchNeed (*prepare)(KernelCall& call);
+  // Checks inputs and parameters, makes the outputs and tells the scratch that run() takes from the context. Throws Error. Called by
+  // prepare() below alone.
+  ScratchNeed (*setup)(KernelCall& call);
   // Computes the outputs; may be repeated. Allocates nothing.
   void (*run)(Context& context, KernelCall& call);
   // Inputs and parameters of a call of about `size` elements of the main input; sizes of 1,000,000 and 10,000,000 give the
   // specification's bench shapes.
   void (*example)(KernelCall& call, int64_t size, uint64_t seed);
+  // Outputs that may lie where an input does, as "output=input" words; all other overlaps are errors.
+  std::string_view in_place = {};
   // Why the variants may differ in bits, and the bound; empty where they do not (design, point 8). Threads never change a bit.
   std::string_view outside_contract = {};
+
+  // The checked entry: everything that run() relies on, overlap of borrowed memory included, holds afterwards, or Error is thrown.
+  ScratchNeed prepare(KernelCall& call) const {
+    call.begin(in_place);
+    return setup(call);
+  }
 };
 
 std::span<const KernelInfo> kernel_registry();         // in the order of the specification

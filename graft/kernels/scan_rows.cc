@@ -28,9 +28,9 @@ constexpr std::string_view kDomain = "scans";
 
 constexpr KernelInfo kRows[] = {
     {"scan_exclusive", kDomain, "y[i] = x[0] + ... + x[i - 1], u32", bytes_of_x<8>, flops_of_x<0, 1>, prepare_scan,
-     run_scan<scan_exclusive>, example_scan},
+     run_scan<scan_exclusive>, example_scan, "y=x"},
     {"scan_inclusive", kDomain, "y[i] = x[0] + ... + x[i], u32", bytes_of_x<8>, flops_of_x<0, 1>, prepare_scan,
-     run_scan<scan_inclusive>, example_scan},
+     run_scan<scan_inclusive>, example_scan, "y=x"},
 };
 
 }  // namespace

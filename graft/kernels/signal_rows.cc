@@ -165,7 +165,7 @@ constexpr KernelInfo kRows[] = {
     {"cross_correlation", kDomain, "y[N+M-1] = sum of a[t + k] b[t]", bytes_of_cross, flops_of_cross, prepare_cross,
      run_cross, example_cross},
     {"window_apply", kDomain, "y[N] = x w, a window", bytes_of_x<8>, flops_of_x<1, 3>, prepare_window, run_window,
-     example_signal},
+     example_signal, "y=x"},
     {"fir_filter", kDomain, "y[N] = sum of h[K] x[n - k], causal", bytes_of_x<8>, flops_of_filter<'h'>, prepare_fir,
      run_filter<fir_filter>, example_filter<32>},
 };

@@ -34,11 +34,11 @@ constexpr std::string_view kDomain = "softmax";
 
 constexpr KernelInfo kRows[] = {
     {"softmax_stable", kDomain, "y[R,C] = e^(x - max) / sum e^(x - max)", bytes_of_x<8>, flops_of_x<1, 4>,
-     prepare_softmax, run_rows<softmax_stable>, example_rows},
+     prepare_softmax, run_rows<softmax_stable>, example_rows, "y=x"},
     {"log_softmax", kDomain, "y[R,C] = x - max - ln sum e^(x - max)", bytes_of_x<8>, flops_of_x<1, 4>, prepare_softmax,
-     run_rows<log_softmax>, example_rows},
+     run_rows<log_softmax>, example_rows, "y=x"},
     {"softmax_online", kDomain, "softmax_stable, row_max[R] and row_sum[R]", bytes_of_x<8>, flops_of_x<2, 6>,
-     prepare_online, run_online, example_rows},
+     prepare_online, run_online, example_rows, "y=x"},
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Every row of the registry: the same bits from every variant and thread count on hostile and odd inputs.
 
+#include "graft/kernels/map.h"
 #include "graft/kernels/registry.h"
 #include "graft/kernels/test_support.h"
 
@@ -102,6 +103,26 @@ TEST(Suite, EdgeValues) {
   EXPECT_EQ(run("map_log", {0, 1, INFINITY}), (std::vector<float>{-INFINITY, 0, INFINITY}));
   EXPECT_EQ(run("map_tanh", {INFINITY, -INFINITY, -0.0f}), (std::vector<float>{1, -1, 0}));
   EXPECT_TRUE(std::isnan(run("map_gelu", {NAN})[0]));
+}
+
+TEST(Suite, NanIsUnequalToAllOnEveryVariant) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> a = {nan, nan, 1, 1, 0}, b = {nan, 1, nan, 1, -0.0f};
+  const std::pair<Comparison, std::vector<uint8_t>> wants[] = {{Comparison::kNe, {1, 1, 1, 0, 0}},
+                                                               {Comparison::kEq, {0, 0, 0, 1, 1}},
+                                                               {Comparison::kGe, {0, 0, 0, 1, 1}},
+                                                               {Comparison::kLt, {0, 0, 0, 0, 0}}};
+  test::TestContext t(1);
+  const CpuLevel top = cpu_level();
+  for (const CpuLevel level : cpu_levels_available()) {
+    set_cpu_level(level);
+    for (const auto& [op, want] : wants) {
+      std::vector<uint8_t> mask(a.size());
+      map_compare(t.context, a, b, op, mask);
+      EXPECT_EQ(mask, want) << cpu_level_name(level);
+    }
+  }
+  set_cpu_level(top);
 }
 
 }  // namespace
