@@ -114,6 +114,55 @@ class MoeErrorsOfModels : public testing::Test {
   Model model_;
 };
 
+TEST_F(MoeErrorsOfModels, IndicesOutOfRange) {
+  DecoderOptions options;
+  options.output = DecoderOutput::kTrain, options.train_base = true;
+  DecoderBench b(machine_.context, model_, options);
+  EXPECT_EQ(error_of([&] { b.run(); }), "");
+  const auto broken = [&](std::vector<int32_t>& list, size_t at, int32_t value, const std::vector<std::string>& words) {
+    const int32_t kept = std::exchange(list[at], value);
+    expect_error_of([&] { b.run(); }, words);
+    list[at] = kept;
+  };
+  broken(b.batch.ids, 3, 40, {"'ids' holds 40 at 3", "0 to 39"});
+  broken(b.batch.ids, 0, -1, {"'ids' holds -1 at 0", "0 to 39"});
+  broken(b.batch.labels, 6, 41, {"'labels' holds 41 at 6", "0 to 39"});
+  broken(b.batch.positions, 4, 8, {"'positions' holds 8 at 4", "0 to 7"});  // the rotary table has eight
+  broken(b.batch.label_rows, 6, 10, {"'label_rows' holds 10 at 6", "0 to 9"});
+  broken(b.batch.offsets, 1, 11, {"'sequence_offsets' holds 11 at 1", "0 to 10"});
+  broken(b.batch.offsets, 1, 7, {"'sequence_offsets' goes from", "5 more"});  // longer than the run says
+  broken(b.batch.offsets, 2, 4, {"'sequence_offsets' goes from 5 to 4"});
+  broken(b.batch.offsets, 3, 9, {"'sequence_offsets' runs from 0 to 9", "from 0 to 10"});
+  EXPECT_EQ(error_of([&] { b.run(); }), "");
+}
+
+// Nothing runs before all of it is there: a backward pass without its forward has no place to begin.
+TEST_F(MoeErrorsOfModels, RunBeforeItIsReady) {
+  DecoderOptions options;
+  options.output = DecoderOutput::kTrain, options.train_base = true;
+  const DecoderGraph graph = model_.family().build(model_.config(), options);
+  const TinyBatch batch;
+  PlanOptions plan_options;
+  plan_options.capacity = batch.sizes();
+  plan_options.num_threads = machine_.context.num_threads();
+  Plan plan = Plan::compile(graph.graph, plan_options);
+  const RopeTable rope = model_.rope_table(8);
+  RunInputs inputs;
+  inputs.sizes = batch.sizes();
+  const auto run = [&] { plan.run(machine_.context, inputs); };
+  expect_error_of(run, {"before it was prepared"});
+  plan.prepare(machine_.context);
+  expect_error_of(run, {"is not bound"});
+  plan.bind(graph.ids, batch.ids.data()), plan.bind(graph.positions, batch.positions.data());
+  expect_error_of(run, {"'positions' needs a rotary table"});
+  inputs.rope = &rope;
+  plan.bind(graph.sequence_offsets, batch.offsets.data());
+  model_.bind(plan, graph);
+  plan.bind(graph.label_rows, batch.label_rows.data()), plan.bind(graph.labels, batch.labels.data());
+  plan.bind(graph.label_weights, batch.weights.data());
+  expect_error_of(run, {"'grad ", "is not bound"});  // the gradients have no place yet
+}
+
 TEST_F(MoeErrorsOfModels, BatchesOfATrainingStep) {
   StepOptions options;
   options.full = true, options.evaluate = false;
@@ -137,6 +186,8 @@ TEST_F(MoeErrorsOfModels, BatchesOfATrainingStep) {
   expect([](Batch& b) { b = Batch(); }, {"the batch is empty"});
   expect([](Batch& b) { b.sequence_offsets = {0, 3, 3, 5}, b.rows = {0, 1, 2}; }, {"sequence 1", "empty", "3 to 3"});
   expect([](Batch& b) { b.labels.pop_back(); }, {"2 labels", "3 label rows"});  // targets that are no [batch, seq]
+  expect([](Batch& b) { b.labels[1] = 40; }, {"'labels' holds 40", "0 to 39"});
+  expect([](Batch& b) { b.ids[4] = 4000; }, {"'ids' holds 4000", "0 to 39"});
   expect([](Batch& b) { b.positions.pop_back(); }, {"5 tokens", "4 positions"});
   expect([](Batch& b) { b.label_rows = {0, 3, 1}; }, {"do not ascend", "3, 1"});
   expect(
@@ -185,6 +236,10 @@ TEST_F(MoeErrorsOfModels, Generation) {
   expect_error_of([&] { answer({}); }, {"the prompt is empty"});
   expect_error_of([&] { answer({1, 40}); }, {"token id 40", "0 to 39"});
   expect_error_of([&] { answer(std::vector<int32_t>(65, 1)); }, {"65 tokens", "64"});
+  const std::vector<int32_t> wrong = {40};
+  KvCache cache(model_.config(), 8);
+  const Feed feed{&cache, wrong};
+  expect_error_of([&] { engine.forward(std::span<const Feed>(&feed, 1)); }, {"'ids' holds 40 at 0", "0 to 39"});
   expect_error_of([&] { engine.forward({}); }, {"0 sequences"});
   // Total lengths up to the prompt's own: nothing is added.
   const std::vector<int32_t> prompt = {1, 2, 3, 4};

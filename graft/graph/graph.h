@@ -68,6 +68,21 @@ enum class ValueKind : uint8_t {
   kWeight,      // a base weight the caller binds: const Weight*
 };
 
+// What the elements of a bound i32 value have to be. Every run checks it before an op reads them: they come from callers.
+struct IndexRule {
+  enum class Kind : uint8_t {
+    kAny,
+    kBelow,     // 0 … limit - 1
+    kRow,       // a row of a value with `rows`
+    kPosition,  // a row of the run's rotary table
+    kOffsets,   // ascending from 0 to `rows`, no step longer than the run's max_length
+    kRanges,    // ascending, from 0 on and up to `rows`
+  };
+  Kind kind = Kind::kAny;
+  int64_t limit = 0;
+  Rows rows = Rows::kFixed;
+};
+
 struct ValueInfo {
   std::string name;
   ValueKind kind = ValueKind::kActivation;
@@ -76,6 +91,7 @@ struct ValueInfo {
   bool trainable = false;
   Value gradient;     // of a trainable parameter: the bound buffer its gradient is added to
   bool keep = false;  // an output: lives to the end of the run
+  IndexRule rule = {};
 };
 
 struct Node {
@@ -106,6 +122,7 @@ class Graph {
   // Marks a parameter as trained: a gradient buffer "grad NAME" of its shape (row-major f32 or f64) appears.
   void set_trainable(Value parameter);
   void keep(Value value) { values_[static_cast<size_t>(value.id)].keep = true; }
+  void set_rule(Value indices, IndexRule rule) { info(indices).rule = rule; }
 
   Node& add_node(const Op& op, std::vector<Value> inputs, std::any attributes, std::vector<Shape> outputs,
                  std::string role = {});

@@ -24,6 +24,41 @@ int64_t value_bytes(const ValueInfo& info, const RunSizes& capacity) {
   return (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+// The first index that is out of range; offsets and ranges may name the end of the rows.
+int64_t index_end(const Run& run, const ValueInfo& info) {
+  switch (info.rule.kind) {
+    case IndexRule::Kind::kBelow: return info.rule.limit;
+    case IndexRule::Kind::kRow: return run.sizes().of(info.rule.rows);
+    case IndexRule::Kind::kPosition: return run.inputs().rope->length;
+    case IndexRule::Kind::kOffsets:
+    case IndexRule::Kind::kRanges: return run.sizes().of(info.rule.rows) + 1;
+    case IndexRule::Kind::kAny: break;
+  }
+  return INT64_MAX;
+}
+
+void check_indices(const Run& run, Value value, const ValueInfo& info) {
+  using Kind = IndexRule::Kind;
+  GRAFT_CHECK(info.rule.kind != Kind::kPosition || run.inputs().rope != nullptr,
+              "plan: '{}' needs a rotary table, the run has none", info.name);
+  const auto indices = run.span<const int32_t>(value);
+  const int64_t end = index_end(run, info), count = static_cast<int64_t>(indices.size());
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t x = indices[static_cast<size_t>(i)];
+    GRAFT_CHECK(x >= 0 && x < end, "plan: '{}' holds {} at {}, expected 0 to {}", info.name, x, i, end - 1);
+  }
+  if (count == 0 || (info.rule.kind != Kind::kOffsets && info.rule.kind != Kind::kRanges)) return;
+  const bool offsets = info.rule.kind == Kind::kOffsets;
+  GRAFT_CHECK(!offsets || (indices[0] == 0 && indices.back() == end - 1),
+              "plan: '{}' runs from {} to {}, expected from 0 to {}", info.name, indices[0], indices.back(), end - 1);
+  for (size_t i = 1; i < indices.size(); ++i) {
+    const int64_t step = int64_t{indices[i]} - indices[i - 1];
+    GRAFT_CHECK(step >= 0 && (!offsets || step <= run.sizes().max_length),
+                "plan: '{}' goes from {} to {} at {}, expected 0 to {} more", info.name, indices[i - 1], indices[i], i,
+                offsets ? run.sizes().max_length : end - 1);
+  }
+}
+
 }  // namespace
 
 const Graph& Run::graph() const { return plan_->graph_; }
@@ -42,6 +77,18 @@ Plan Plan::compile(const Graph& graph, const PlanOptions& options) {
       plan.scratch_.merge(node.op->scratch(plan.graph_, node, options.capacity, options.num_threads));
   }
   plan.choose_routes();
+  std::vector<char> used(plan.graph_.values().size());
+  for (const Node& node : plan.graph_.nodes()) {
+    for (const auto* values : {&node.inputs, &node.outputs}) {
+      for (const Value value : *values) {
+        if (value) used[static_cast<size_t>(value.id)] = 1;
+      }
+    }
+  }
+  for (size_t id = 0; id < used.size(); ++id) {
+    const Value value{static_cast<int32_t>(id)};
+    if (used[id] != 0 && plan.graph_.info(value).kind != ValueKind::kActivation) plan.bound_.push_back(value);
+  }
   if (graph.dtype() == DType::kF64) plan.scratch_.shared *= 2, plan.scratch_.per_worker *= 2;
   const char* debug = std::getenv("GRAFT_DEBUG");
   plan.debug_ = debug != nullptr && std::strcmp(debug, "ops") == 0;
@@ -220,6 +267,7 @@ void Plan::prepare(Context& context, std::byte* arena) {
   for (size_t id = 0; id < offsets_.size(); ++id) {
     if (offsets_[id] >= 0) pointers_[id] = arena + offsets_[id];
   }
+  prepared_ = true;
   context.reserve(scratch_);
   for (const Node& node : graph_.nodes()) {
     if (node.op->prepare != nullptr) node.op->prepare(graph_, node, options_.capacity);
@@ -235,11 +283,22 @@ void Plan::run(Context& context, const RunInputs& inputs) const {
               capacity.tokens, capacity.labels, capacity.sequences, capacity.max_length, sizes.tokens, sizes.labels,
               sizes.sequences, sizes.max_length);
   const Run run(*this, context, inputs);
+  check_inputs(run);
   const KeepSubnormals keep;
   if (!inputs.node_seconds.empty()) return run_timed(run, inputs.node_seconds);
   for (size_t i = 0; i < graph_.nodes().size(); ++i) {
     run_node(run, i);
     if (debug_) check_finite(run, graph_.nodes()[i]);
+  }
+}
+
+void Plan::check_inputs(const Run& run) const {
+  GRAFT_CHECK(prepared_, "plan: run before it was prepared");
+  for (const Value value : bound_) {
+    const ValueInfo& info = graph_.info(value);
+    if (info.shape.elements(run.sizes()) == 0) continue;
+    GRAFT_CHECK(run.pointer(value) != nullptr, "plan: '{}' {} is not bound", info.name, to_string(info.shape));
+    if (info.rule.kind != IndexRule::Kind::kAny) check_indices(run, value, info);
   }
 }
 

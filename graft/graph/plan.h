@@ -108,7 +108,9 @@ class Plan {
   void bind(Value value, const void* data) { bind(value, const_cast<void*>(data)); }
   void* bound(Value value) const { return pointers_[static_cast<size_t>(value.id)]; }
 
-  // Runs every node. With GRAFT_DEBUG=ops each output is checked and the first non-finite one throws Error, naming op and tensor.
+  // Runs every node. Error, before anything runs, where the sizes are beyond the capacity, the plan was not prepared, an input is not bound or
+  // an index is out of its range (IndexRule). With GRAFT_DEBUG=ops each output is checked and the first non-finite one throws Error, naming op
+  // and tensor.
   void run(Context& context, const RunInputs& inputs) const;
 
   template <typename T>
@@ -126,6 +128,7 @@ class Plan {
   void choose_routes();
   void run_node(const Run& run, size_t index) const;
   void run_timed(const Run& run, std::span<double> seconds) const;
+  void check_inputs(const Run& run) const;
   void check_finite(const Run& run, const Node& node) const;
 
   Graph graph_;
@@ -134,9 +137,11 @@ class Plan {
   std::vector<std::vector<RouteChoice>>
       routes_;  // per node with a kernel of the suite: by the bit width of its first output's elements
   std::vector<int64_t> offsets_;  // per value: in the arena, or -1
+  std::vector<Value> bound_;      // what nodes read or write of the caller's
   size_t arena_bytes_ = 0;
   ScratchNeed scratch_;
   Buffer arena_;
+  bool prepared_ = false;
   bool debug_ = false;
 };
 

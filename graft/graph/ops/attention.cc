@@ -176,6 +176,7 @@ Value attention(Graph& g, Value q, Value k, Value v, Value sequence_offsets, con
   kv.columns = g.shape(k).columns;
   GRAFT_CHECK(g.shape(k) == kv, "attention: k is {}, expected {} for q {}", to_string(g.shape(k)), to_string(kv),
               to_string(g.shape(q)));
+  g.set_rule(sequence_offsets, {.kind = IndexRule::Kind::kOffsets, .rows = g.shape(q).kind});
   Shape lse = g.shape(q);
   lse.columns = attr.num_heads;
   return g.add_node(kAttention, {q, k, v, sequence_offsets}, attr, {g.shape(q), lse}, "attention").outputs[0];

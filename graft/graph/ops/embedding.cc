@@ -61,11 +61,15 @@ Shape rows_of(const Graph& g, Value indices, int64_t columns, const char* op) {
 }  // namespace
 
 Value embedding(Graph& g, Value ids, Value table, int32_t frozen) {
+  g.set_rule(ids, {.kind = IndexRule::Kind::kBelow, .limit = g.shape(table).fixed_rows});
   return g.add_node(kEmbedding, {ids, table}, frozen, {rows_of(g, ids, g.shape(table).columns, "embedding")}, "embed")
       .outputs[0];
 }
 
 Value gather_rows(Graph& g, Value x, Value rows) {
+  const Shape& from = g.shape(x);
+  const auto kind = from.kind == Rows::kFixed ? IndexRule::Kind::kBelow : IndexRule::Kind::kRow;
+  g.set_rule(rows, {.kind = kind, .limit = from.fixed_rows, .rows = from.kind});
   return g.add_node(kGatherRows, {x, rows}, {}, {rows_of(g, rows, g.shape(x).columns, "gather_rows")}, "gather")
       .outputs[0];
 }

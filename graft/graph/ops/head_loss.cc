@@ -94,6 +94,7 @@ Value head_loss(Graph& g, Value x, Value head, Value labels, Value weights, Valu
       !h || (g.shape(lora_b).fixed_rows == g.shape(head).fixed_rows && g.shape(lora_b).columns == g.shape(h).columns),
       "head_loss: B is {}, expected [{}, {}]", to_string(g.shape(lora_b)), g.shape(head).fixed_rows,
       g.shape(h).columns);
+  g.set_rule(labels, {.kind = IndexRule::Kind::kBelow, .limit = g.shape(head).fixed_rows});
   const Shape column = fixed_shape(g.shape(head).fixed_rows, 1);
   GRAFT_CHECK(!magnitude || (g.shape(magnitude) == column && norm && g.shape(norm) == column),
               "head_loss: magnitude is {}, norm {}, expected {}", to_string(g.shape(magnitude)),

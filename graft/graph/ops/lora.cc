@@ -170,6 +170,7 @@ const Op kLoraDown = {.name = "lora_down",
 
 Value lora_down(Graph& g, Value x, const std::vector<std::vector<AdapterPair>>& adapters, Value adapter_offsets) {
   LoraDownAttr attr;
+  if (adapter_offsets) g.set_rule(adapter_offsets, {.kind = IndexRule::Kind::kRanges, .rows = g.shape(x).kind});
   std::vector<Value> inputs = {x, adapter_offsets};
   int64_t columns = 0;
   for (const auto& slots : adapters) {

@@ -47,6 +47,7 @@ Value rope(Graph& g, Value x, Value positions, int64_t head_dim, bool interleave
   GRAFT_CHECK(g.shape(positions).kind == g.shape(x).kind && g.shape(positions).columns == 1,
               "rope: positions is {}, expected one column and the rows of x {}", to_string(g.shape(positions)),
               to_string(g.shape(x)));
+  g.set_rule(positions, {.kind = IndexRule::Kind::kPosition});
   Node& node = g.add_node(kRope, {x, positions}, Attr{head_dim, interleaved, false}, {g.shape(x)}, "rope");
   node.in_place = {{0, 0}};
   return node.outputs[0];
