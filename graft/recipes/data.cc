@@ -15,12 +15,9 @@ namespace graft {
 
 EtlResult etl(Context& context, std::span<const float> x, const EtlOptions& options) {
   GRAFT_CHECK(options.log || options.low <= options.high, "etl: clamp from {} to {}", options.low, options.high);
-  const std::vector<float> threshold(x.size(), options.threshold);
-  std::vector<uint8_t> mask(x.size());
   std::vector<float> kept(x.size());
-  map_compare(context, x, threshold, Comparison::kGt, mask);
   context.reserve(compact_scratch(static_cast<int64_t>(x.size())));
-  kept.resize(compact_mask(context, x, mask, kept));
+  kept.resize(compact_if(context, x, static_cast<double>(options.threshold), kept));
   EtlResult result;
   result.dropped = static_cast<int64_t>(x.size() - kept.size());
   if (options.log) {
@@ -39,13 +36,11 @@ EtlResult etl(Context& context, std::span<const float> x, const EtlOptions& opti
 Statistics describe_stats(Context& context, std::span<const float> x, int64_t bins) {
   GRAFT_CHECK(!x.empty(), "describe_stats: no values");
   GRAFT_CHECK(bins > 0 && bins <= 1 << 20, "describe_stats: {} bins, expected 1 to {}", bins, 1 << 20);
-  context.reserve(reduce_scratch(static_cast<int64_t>(x.size())));
+  context.reserve(reduce_moments_scratch(static_cast<int64_t>(x.size())));
   context.reserve(histogram_scratch(bins));
+  const Moments m = reduce_moments(context, x);
   Statistics s;
-  s.mean = reduce_mean(context, x);
-  s.variance = reduce_var(context, x, 0);
-  s.min = reduce_argmin(context, x);
-  s.max = reduce_argmax(context, x);
+  s.mean = m.mean, s.variance = m.variance, s.min = m.min, s.max = m.max;
   if (s.min.value < s.max.value && std::isfinite(s.min.value) && std::isfinite(s.max.value)) {
     s.histogram.resize(static_cast<size_t>(bins));
     reduce_histogram(context, x, s.min.value, s.max.value, s.histogram);
@@ -77,7 +72,7 @@ DataAnalysis data_analysis(Context& context, View<const float, 2> x, int64_t bin
   GRAFT_CHECK(columns <= 1 << 15, "data_analysis: {} columns, expected at most {}", columns, 1 << 15);
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   constexpr std::array<float, 5> kPercentiles = {25, 50, 75, 90, 99};
-  context.reserve(reduce_scratch(rows));
+  context.reserve(reduce_moments_scratch(rows));
   context.reserve(histogram_scratch(bins));
   context.reserve(compact_scratch(rows));
   context.reserve(select_scratch(rows));
@@ -95,10 +90,8 @@ DataAnalysis data_analysis(Context& context, View<const float, 2> x, int64_t bin
     const std::span<const float> values = std::span(kept).first(compact_mask(context, column_of(c), mask, kept));
     ColumnAnalysis& a = result.columns.emplace_back();
     a.count = static_cast<int64_t>(values.size());
-    a.mean = reduce_mean(context, values);
-    a.variance = reduce_var(context, values, 0);
-    a.min = values.empty() ? kNan : reduce_min(context, values);
-    a.max = values.empty() ? kNan : reduce_max(context, values);
+    const Moments m = values.empty() ? Moments{kNan, kNan, {kNan, 0}, {kNan, 0}} : reduce_moments(context, values);
+    a.mean = m.mean, a.variance = m.variance, a.min = m.min.value, a.max = m.max.value;
     if (a.min < a.max && std::isfinite(a.min) && std::isfinite(a.max)) {
       a.histogram.resize(static_cast<size_t>(bins));
       reduce_histogram(context, values, a.min, a.max, a.histogram);

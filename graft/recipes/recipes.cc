@@ -260,7 +260,7 @@ constexpr RecipeInfo kRecipes[] = {
      "quantize_f16_to_i8 -> map_compare (bound) -> compact_mask -> dequantize_i8_to_f16 -> dot_batched -> topk_select",
      64000, run_search},
     {"n_body", "(forces) -> integrate_verlet -> (forces) -> integrate_verlet", 300, run_bodies},
-    {"etl", "map_compare -> compact_mask -> map_log -> reduce_mean -> map_div", 100000, run_etl},
+    {"etl", "map_compare, compact_mask in one pass -> map_log -> reduce_mean -> map_div", 100000, run_etl},
     {"ml_inference",
      "(embedding) -> rms_norm -> attention_flash -> map_add -> rms_norm -> (up) -> map_silu -> (down) -> map_add", 4096,
      run_inference},
@@ -271,13 +271,15 @@ constexpr RecipeInfo kRecipes[] = {
      "-> map_add",
      4096, run_block},
     {"training_step",
-     "reduce_l2, grad_clip_norm or grad_clip_value -> opt_sgd, opt_sgd_momentum, opt_adam or opt_adamw", 100000,
-     run_training},
+     "reduce_l2, grad_clip_norm or grad_clip_value -> opt_sgd, opt_sgd_momentum, opt_adam or opt_adamw; Adam with its "
+     "clip "
+     "in one pass",
+     100000, run_training},
     {"diffusion", "(schedule) -> [group_norm -> attention_flash -> map_silu -> map_add] x steps", 4096, run_diffusion},
     {"scientific",
      "spmv_csr -> dot_batched, map_fma -> reduce_l2: conjugate gradients, gradient descent, Lanczos -> matvec", 200,
      run_scientific},
-    {"describe_stats", "reduce_mean, reduce_var, reduce_argmin, reduce_argmax, reduce_histogram", 100000,
+    {"describe_stats", "reduce_mean, reduce_var, reduce_argmin, reduce_argmax in one pass; reduce_histogram", 100000,
      run_statistics},
     {"pca_prep", "reduce_mean -> reduce_covariance_matrix", 100000, run_pca},
 };

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,7 +24,7 @@ namespace graft {
 
 // ---- Columns of data ------------------------------------------------------------------------------------------------
 
-// map_compare (x > threshold; NaN falls out) -> compact_mask -> map_log or map_clamp -> reduce_mean -> map_div by the mean.
+// map_compare (x > threshold; NaN falls out) and compact_mask in one pass, compact_if -> map_log or map_clamp -> reduce_mean -> map_div by the mean.
 struct EtlOptions {
   float threshold = 0;
   bool log = true;  // else clamp to [low, high]
@@ -36,7 +37,8 @@ struct EtlResult {
 };
 EtlResult etl(Context& context, std::span<const float> x, const EtlOptions& options);
 
-// reduce_mean, reduce_var, reduce_min, reduce_max, reduce_argmin, reduce_argmax; reduce_histogram over [min, max].
+// reduce_mean, reduce_var, reduce_min, reduce_max, reduce_argmin, reduce_argmax in one pass (reduce_moments), then reduce_histogram over
+// [min, max]: two reads of x, where the kernels one by one take five.
 struct Statistics {
   float mean = 0, variance = 0;
   ArgValue min{}, max{};
@@ -57,7 +59,7 @@ std::vector<float> random_init(Context& context, InitKind kind, double a, double
                                int64_t size);
 
 // A table x [R, C], features in columns, NaN where a value is missing. Each column: map_compare (x = x) -> compact_mask -> reduce_mean,
-// reduce_var (over N), reduce_min, reduce_max -> reduce_histogram over [min, max] -> percentile_select. The rows without a gap:
+// reduce_var (over N), reduce_min, reduce_max in one pass -> reduce_histogram over [min, max] -> percentile_select. The rows without a gap:
 // compact_mask of each column -> reduce_pearson_pairwise.
 struct ColumnAnalysis {
   int64_t count = 0;  // of values that are there; where it is 0, every number below is NaN
@@ -103,7 +105,8 @@ struct TrainingOptions {
 struct TrainingState {
   std::span<float> param, m, v;  // v: Adam's; m: Adam's or the velocity; empty where not used
 };
-// Clip none (reduce_l2 alone), grad_clip_value, or reduce_l2 and grad_clip_norm -> opt_sgd, opt_sgd_momentum, opt_adam or opt_adamw.
+// Clip none (reduce_l2 alone), grad_clip_value, or reduce_l2 and grad_clip_norm -> opt_sgd, opt_sgd_momentum, opt_adam or opt_adamw; a
+// clip and Adam are one pass, fused_adam_clip_update.
 // Returns the norm of the gradient before the clip.
 float training_step(Context& context, const TrainingOptions& options, std::span<const float> grad,
                     const TrainingState& state);
@@ -233,5 +236,14 @@ struct RecipeInfo {
 };
 std::span<const RecipeInfo> recipes();
 const RecipeInfo* find_recipe(std::string_view name);  // null if there is none
+
+// What the pass that a recipe joins is worth at a size: bytes as the specification counts them, and the time of one call, measured now;
+// joined and as the kernels one by one.
+struct RecipeSaving {
+  std::string_view kernels;  // that are joined
+  double bytes = 0, bytes_apart = 0, ns = 0, ns_apart = 0;
+};
+// Nothing for the recipes whose kernels all run one by one.
+std::optional<RecipeSaving> recipe_saving(Context& context, std::string_view recipe, int64_t size, uint64_t seed);
 
 }  // namespace graft

@@ -42,6 +42,18 @@ TEST(Recipes, StatisticsAreTheirKernels) {
   EXPECT_EQ(s.max.value, number("reduce_max"));
   EXPECT_EQ(x[static_cast<size_t>(s.max.index)], s.max.value);
   EXPECT_EQ(x[static_cast<size_t>(s.min.index)], s.min.value);
+  const Values first = Call(t.context, "reduce_argmin").in("x", x).out("value");
+  EXPECT_EQ(s.min.value, first[0]);
+  const Moments m = reduce_moments(t.context, std::span(x).first(4097));  // a last block of one
+  const Values some(x.begin(), x.begin() + 4097);
+  EXPECT_EQ(m.variance, Call(t.context, "reduce_var").in("x", some).out("y")[0]);
+  EXPECT_EQ(m.mean, Call(t.context, "reduce_mean").in("x", some).out("y")[0]);
+  Values broken = x;
+  broken[7000] = broken[12000] = std::numeric_limits<float>::quiet_NaN();
+  const Statistics nan = describe_stats(t.context, broken);
+  EXPECT_TRUE(std::isnan(nan.mean) && std::isnan(nan.variance) && std::isnan(nan.min.value));
+  EXPECT_EQ(nan.min.index, 7000);
+  EXPECT_EQ(nan.max.index, 7000);
   uint64_t all = 0;
   for (const uint32_t count : s.histogram) all += count;
   EXPECT_EQ(all, x.size());
@@ -234,6 +246,18 @@ TEST(Recipes, TrainingStepsAreTheirKernels) {
   const Values clipped = Call(t.context, "grad_clip_norm").in("grad", grad).set("max_norm", "1").out("grad");
   EXPECT_EQ(step(Clip::kNorm, 1, Optimizer::kSgd, &norm),
             Call(t.context, "opt_sgd").in("param", start).in("grad", clipped).set("lr", "0.01").out("param"));
+  Values adamw = start, m(start.size()), v(start.size());
+  TrainingOptions options;
+  options.step.lr = 0.01, options.step.t = 1;
+  training_step(t.context, options, grad, {adamw, m, v});  // in one pass
+  EXPECT_EQ(adamw, Call(t.context, "opt_adamw")
+                       .in("param", start)
+                       .in("grad", clipped)
+                       .in("m", Values(start.size()))
+                       .in("v", Values(start.size()))
+                       .set("lr", "0.01")
+                       .set("weight_decay", fmt::format("{}", options.step.weight_decay))
+                       .out("param"));
   // The first step of Adam moves each parameter by lr against its gradient's sign.
   const Values adam = step(Clip::kNorm, 1, Optimizer::kAdam, &norm);
   for (size_t i = 0; i < adam.size(); ++i) {
@@ -296,6 +320,20 @@ TEST(Recipes, LanczosFindsTheLargestEigenpairs) {
     for (size_t i = 0; i < kN; ++i) EXPECT_NEAR(av[i], want * static_cast<double>(v[i]), 1e-4);
   }
   EXPECT_THROW(lanczos(t.context, path.matrix(), 2, 3, 1), Error);
+}
+
+TEST(Recipes, JoinedPassesMoveFewerBytes) {
+  test::TestContext t(1);
+  int64_t joined = 0;
+  for (const RecipeInfo& r : recipes()) {
+    const auto saving = recipe_saving(t.context, r.name, 5000, 1);
+    if (!saving) continue;
+    ++joined;
+    EXPECT_LT(saving->bytes, saving->bytes_apart) << r.name;
+    EXPECT_GT(saving->ns, 0) << r.name;
+    EXPECT_GT(saving->ns_apart, 0) << r.name;
+  }
+  EXPECT_EQ(joined, 5);
 }
 
 TEST(Recipes, EveryExampleRunsAtAnySizeAndOnAnyThreads) {

@@ -16,6 +16,15 @@ float training_step(Context& context, const TrainingOptions& options, std::span<
               options.clip_at);
   context.reserve(reduce_scratch(static_cast<int64_t>(n)));
   context.reserve(sum_squares_scratch(static_cast<int64_t>(n)));
+  if (adam && options.clip != Clip::kNone) {
+    AdamWStep step = options.step;
+    if (options.optimizer == Optimizer::kAdam) step.weight_decay = 0;
+    const bool by_norm = options.clip == Clip::kNorm;
+    const float length = by_norm ? 0 : reduce_l2(context, grad);
+    const float found = fused_adam_clip_update(context, step, by_norm ? ClipMode::kNorm : ClipMode::kValue,
+                                               options.clip_at, grad, state.param, state.m, state.v);
+    return by_norm ? found : length;
+  }
   std::vector<float> clipped;
   std::span<const float> g = grad;
   float norm = 0;
