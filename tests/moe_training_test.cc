@@ -56,8 +56,8 @@ double of(const Json& line, const char* key) { return line.at(key).get<double>()
 TEST(MoeConvergence, BarsOfThreeSeeds) {
   Machine machine;
   const TempDir dir;
+  Figures figures;
   for (const uint64_t seed : {42, 1, 2}) {
-    Figures figures;
     const std::string model = tiny_moe(machine.context, dir, seed), where = fmt::format("seed {}", seed);
     const TrainConfig config = convergence_run(dir, model, dir / fmt::format("out-{}", seed), 1000);
     const std::vector<Json> steps = run(2, config);
@@ -69,6 +69,14 @@ TEST(MoeConvergence, BarsOfThreeSeeds) {
       figures.check(fmt::format("cross-entropy after {} updates", updates), where, of(steps[updates], "cross_entropy"),
                     bar);
     }
+    Json curve = {{"first gradient norm", of(steps[0], "grad_norm")}, {"total after 999", of(steps[999], "loss")}};
+    for (const size_t updates : {0, 10, 50, 100, 200, 500, 999}) {
+      curve[fmt::format("{}", updates)] = of(steps[updates], "cross_entropy");
+    }
+    const auto less_aux = [](const Json& a, const Json& b) { return of(a, "aux_loss") < of(b, "aux_loss"); };
+    const auto [least, most] = std::minmax_element(steps.begin() + 99, steps.end(), less_aux);  // from step 100 on
+    curve["least aux"] = 0.01 * of(*least, "aux_loss"), curve["most aux"] = 0.01 * of(*most, "aux_loss");
+    RecordProperty(fmt::format("curve: {}", seed), curve.dump());  // scripts/parity.py makes a table of them
     figures.check("total loss at 1000, from 0.0205", where, std::fabs(of(steps[999], "loss") - 0.0205), 0.0015);
     for (size_t i = 0; i < steps.size(); ++i) {
       ASSERT_TRUE(steps[i].at("loss").is_number() && steps[i].at("grad_norm").is_number()) << i;
