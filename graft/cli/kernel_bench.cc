@@ -8,6 +8,7 @@
 #include "graft/base/error.h"
 #include "graft/base/file.h"
 #include "graft/base/json.h"
+#include "graft/bench/fused.h"
 #include "graft/bench/kernel_check.h"
 #include "graft/bench/kernel_page.h"
 #include "graft/bench/kernel_tune.h"
@@ -92,6 +93,19 @@ void print_timing(const KernelTiming& t) {
   fmt::print("{:<34} {:>6} {:>2} {:<12} {:>10} {:>4.0f} %  {:>6.1f} GB/s {:>7.1f} GFLOP/s  {:>4.0f} % of {}{}\n",
              t.kernel, t.size, t.threads, t.variant, time_text(t.median_ns), 50 * (t.q3_ns - t.q1_ns) / t.median_ns,
              t.gbps(), t.gflops(), 100 * t.limit_share, t.limit, t.beyond_limit() ? "  BEYOND THE LIMIT" : "");
+}
+
+// A fused kernel beside the single kernels that give its result.
+Json fused_json(const FusedTiming& t, const std::string& size) {
+  return {{"kernel", t.kernel},   {"size", size},
+          {"threads", t.threads}, {"unfused", t.steps},
+          {"bytes", t.bytes},     {"unfused_bytes", t.unfused_bytes},
+          {"median_ns", t.ns},    {"unfused_ns", t.unfused_ns},
+          {"speed", t.speed()},   {"bytes_saved", t.bytes_saved()}};
+}
+void print_fused(const FusedTiming& t, const std::string& size) {
+  fmt::print("{:<34} {:>6} {:>2} fused {:.2f} x unfused ({}); {:.0f} % of the bytes saved\n", t.kernel, size, t.threads,
+             t.speed(), t.steps, 100 * t.bytes_saved());
 }
 
 // Numbers of threads, "1,2".
@@ -268,7 +282,7 @@ void add_kernel_bench(CLI::App& group) {
     const Json machine = machine_json(bench, threads);
     const bool json = flags->common.json;
     if (!json) print_machine(machine);
-    Json results = Json::array(), errors = Json::array();
+    Json results = Json::array(), errors = Json::array(), fused = Json::array();
     const auto report = [&](const std::string& what) {
       fmt::print(stderr, "error: {}\n", what);
       errors.push_back(what);
@@ -297,10 +311,15 @@ void add_kernel_bench(CLI::App& group) {
               report(e.what());
             }
           }
+          if (Unfused::knows(*kernel)) {
+            const FusedTiming t = time_fused(bench.pool(n), *kernel, bench.call(), flags->seconds);
+            fused.push_back(fused_json(t, size.label));
+            if (!json) print_fused(t, size.label);
+          }
         }
       }
     }
-    const Json whole = {{"machine", machine}, {"results", results}, {"errors", errors}};
+    const Json whole = {{"machine", machine}, {"results", results}, {"fused", fused}, {"errors", errors}};
     if (json) fmt::print("{}\n", whole.dump());
     if (!flags->html.empty()) write_file(flags->html, kernel_page(whole));
     if (!errors.empty()) throw ExitCode{1};

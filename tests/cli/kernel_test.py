@@ -39,11 +39,17 @@ class Kernel(unittest.TestCase):
             (pathlib.Path(folder) / "not.json").write_text("[1]")
             run = graft("kernel", "page", folder + "/not.json", "--html", folder + "/x.html")
             self.assertEqual((run.code, (pathlib.Path(folder) / "x.html").exists()), (1, False), run)
+        fused = graft("kernel", "bench", "fused_layernorm_dropout_residual", "map_abs", "--sizes", "4K", "--threads", "1", "--seconds", "0.005", "--json").json()["fused"]
+        self.assertEqual([(r["kernel"], r["unfused"], r["bytes"], r["unfused_bytes"]) for r in fused],
+                         [("fused_layernorm_dropout_residual", "layer_norm, map_fma", 13 * 4096, 24 * 4096)])
+        self.assertGreater(fused[0]["speed"], 0)
         run = graft("kernel", "bench", "nothing", "map_abs", "--sizes", "0,-1,1e15,64K", "--json")
         self.assertEqual((run.code, run.out), (2, ""), run)
         for word in ("'nothing'", "'0'", "'-1'", "'1e15'"):
             self.assertIn(word, run.err)
         self.assertEqual(graft("kernel", "bench", "map_abs", "--threads", "0,1").code, 2)
+        run = graft("kernel", "bench", "map_abs", "--variant", "sse9", "--sizes", "1000")
+        self.assertEqual((run.code, run.err.count("error: "), "no variant 'sse9'" in run.err), (1, 1, True), run)
         big = graft("kernel", "bench", "map_abs", "map_fma", "--sizes", "1G,1000", "--threads", "1", "--seconds", "0.001", "--json")
         self.assertEqual(big.code, 1)  # says what does not fit, and goes on
         self.assertEqual([(r["kernel"], r["size"]) for r in big.json()["results"]], [("map_abs", "1000"), ("map_fma", "1000")])
@@ -85,11 +91,21 @@ class Kernel(unittest.TestCase):
                 self.assertEqual((run.code, run.json()["measured"], run.err.count("\n")), (0, False, 1), run)
                 self.assertIn("warning: ", run.err)
                 self.assertIn(what, run.err)
+                run = graft("kernel", "bench", "map_exp", "--routed", "--sizes", "1000", "--seconds", "0.005", "--json", env=env)
+                self.assertEqual((run.code, run.json()["estimated"], run.err.count("\n")), (0, 1, 1), run)
+            # tuning one kernel begins a new table where the old one is broken
+            table.write_text(whole[:-20])
+            run = graft("kernel", "tune", "map_abs", "--quick", "--json", env=env, timeout=300)
+            self.assertEqual((run.code, run.json()["saved"], run.err.count("\n")), (0, True, 1), run)
+            self.assertIn("a new table is begun", run.err)
+            self.assertEqual(list(json.loads(table.read_text())["kernels"]), ["map_abs"])
             # unwritable: one line and a hint after the measuring
             (pathlib.Path(folder) / "file").write_text("")
             run = graft("kernel", "tune", "map_abs", "--quick", env={"XDG_CACHE_HOME": folder + "/file"}, timeout=300)
             self.assertEqual((run.code, run.err.count("error: ")), (1, 1), run)
-        self.assertEqual(graft("kernel", "route", "map_none", "1M").code, 2)
+        for command in (("route", "map_none", "1M"), ("tune", "map_none", "map_abs")):
+            run = graft("kernel", *command)
+            self.assertEqual((run.code, run.err.count("error: "), "'map_none'" in run.err), (2, 1, True), run)
         for size in ("0", "-1", "1e15", "4xLLC"):
             run = graft("kernel", "route", "map_exp", size) if not size.startswith("-") else graft("kernel", "route", "map_exp", "--", size)
             self.assertEqual(run.code, 2, run)
