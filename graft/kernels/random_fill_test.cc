@@ -1,5 +1,7 @@
 #include "graft/kernels/random_fill.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "graft/kernels/test_support.h"
@@ -25,6 +27,17 @@ TEST(RandomFill, SameBitsOnAnyThreadsAndSizes) {
       EXPECT_TRUE(std::equal(part.begin(), part.end() - 1, whole.begin()));
       EXPECT_EQ(part.back(), 7.0f);
     }
+  }
+}
+
+TEST(RandomFill, SameBitsFromEveryVariant) {
+  for (const size_t size : {size_t{3}, size_t{37}, size_t{131}, size_t{200001}}) {
+    const auto normal = [&](Context& c) {
+      std::vector<float> x(size);
+      fill_normal<float>(c, kStream, 0.17, x);
+      return x;
+    };
+    test::expect_same_bits(normal, fmt::format("{} values", size));
   }
 }
 
