@@ -167,7 +167,9 @@ TEST_F(MoeErrorsOfModels, BatchesOfATrainingStep) {
   StepOptions options;
   options.full = true, options.evaluate = false;
   const BatchCapacity capacity = {.tokens = 6, .labels = 5, .sequences = 2, .longest = 4};
-  TrainStep step(machine_.context, model_, nullptr, options, capacity);
+  Model model =
+      Model::load(machine_.context, ModelFolder::open(dir_ / "model", supported_model_types()), {.rows = true});
+  TrainStep step(machine_.context, model, nullptr, options, capacity);
   Batch good;
   good.ids = {1, 2, 3, 4, 5}, good.positions = {0, 1, 2, 0, 1}, good.sequence_offsets = {0, 3, 5};
   good.label_rows = {0, 1, 3}, good.labels = {2, 3, 5}, good.label_weights = {1, 1, 1}, good.rows = {0, 1};

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "graft/base/allocations.h"
 #include "graft/base/error.h"
 
 namespace graft {
@@ -40,6 +41,7 @@ void* map_aligned(size_t bytes) {
 Buffer::Buffer(size_t bytes) : bytes_(bytes) {
   created.fetch_add(1, std::memory_order_relaxed);
   if (bytes == 0) return;
+  allocation_count.add(static_cast<int64_t>(bytes));
   void* data = map_aligned(bytes);
   if (data == nullptr) {
     bytes_ = 0;

@@ -246,6 +246,7 @@ void add_bench(CLI::App& app) {
   add_gemm(*group, "lora", "The thin products of LoRA", true);
   add_bench_train(*group);
   add_bench_generate(*group);
+  add_bench_moe(*group);
 }
 
 }  // namespace graft

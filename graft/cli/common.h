@@ -68,6 +68,7 @@ bool stdout_is_terminal();
 void add_dump(CLI::App& app);
 void add_init(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_bench_moe(CLI::App& group);
 void add_kernel(CLI::App& app);
 void add_recipe(CLI::App& app);
 void add_demo(CLI::App& app);

@@ -28,13 +28,8 @@ void draw_a(Context& context, AdapterMatrix& a, std::string_view init, uint64_t 
 }
 
 AdapterMatrix copy_of(Context& context, const Parameter& p) {
-  if (!p.is_matrix()) {
-    AdapterMatrix m(p.shape[0], 1, true);
-    std::copy_n(p.vector.as<float>().data(), p.shape[0], m.values().data());
-    return m;
-  }
-  AdapterMatrix m(p.shape[0], p.shape[1]);
-  p.weight.unpack_rows(context, 0, p.shape[0], m.values().data());
+  AdapterMatrix m(p.shape[0], p.is_matrix() ? p.shape[1] : 1, !p.is_matrix());
+  p.copy(context, 0, p.shape[0], m.values().data());
   return m;
 }
 
@@ -120,8 +115,7 @@ AdapterWeights AdapterWeights::create(Context& context, const Model& model, cons
                          b.values().first(static_cast<size_t>(b.rows * b.columns)));
       if (site.dora) {
         AdapterMatrix magnitude(b.rows, 1, true);
-        Operand<float> base;
-        base.weight = &base_of(model, site.path).weight;
+        const Operand<float> base = base_of(model, site.path).operand();
         context.reserve(dora_column_norm_scratch(b.rows, site.rank));
         dora_column_norm<float>(context, base, View<const float, 2>(a.values().data(), a.rows, a.columns),
                                 View<const float, 2>(b.values().data(), b.rows, b.columns), 0.0f, magnitude.values());
@@ -136,8 +130,7 @@ AdapterWeights AdapterWeights::create(Context& context, const Model& model, cons
     draw_a(context, a, init, seed, site.path + ".lora_A");
     if (site.dora) {
       AdapterMatrix magnitude(module.out_features, 1, true);
-      Operand<float> base;
-      base.weight = &base_of(model, site.path).weight;
+      const Operand<float> base = base_of(model, site.path).operand();
       context.reserve(dora_norm_scratch(context.num_threads(), module.in_features, site.rank));
       dora_norm<float>(context, base, View<const float, 2>(a.values().data(), a.rows, a.columns),
                        View<const float, 2>(b.values().data(), b.rows, b.columns), 0.0f, magnitude.values());

@@ -50,6 +50,7 @@ struct DecoderOptions {
   Compute compute = Compute::kF32;
   DecoderOutput output = DecoderOutput::kLogits;
   bool train_base = false;             // full fine-tuning: every base parameter is trained
+  bool base_rows = false;              // the model has its matrices in rows (ModelLoadOptions)
   bool train_adapter = false;          // the adapter of slot 0 is trained
   std::vector<AdapterSites> adapters;  // one per slot
   bool adapter_rows = false;           // adapter_offsets names the rows of each slot

@@ -69,7 +69,8 @@ class DecoderBuilder {
   Value base_matrix(const std::string& path, int64_t rows, int64_t columns) {
     Value& value = out_.parameters[path + ".weight"];
     if (value) return value;
-    value = g().weight(path + ".weight", rows, columns);
+    value = options_.base_rows ? g().bound(path + ".weight", fixed_shape(rows, columns))
+                               : g().weight(path + ".weight", rows, columns);
     if (options_.train_base) g().set_trainable(value);
     return value;
   }

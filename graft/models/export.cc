@@ -32,11 +32,7 @@ void save_model_weights(Context& context, const Model& model, const std::string&
     for (int64_t first = 0; first < total; first += block) {
       const int64_t count = std::min(block, total - first);
       rows.resize(static_cast<size_t>(count * columns));
-      if (p.is_matrix()) {
-        p.weight.unpack_rows(context, first, count, rows.data());
-      } else {
-        std::copy_n(p.vector.as<float>().data(), count, rows.data());
-      }
+      p.copy(context, first, count, rows.data());
       bytes.resize(rows.size() * static_cast<size_t>(dtype_bits(info.dtype)) / 8);
       write_from_f32(rows.data(), static_cast<int64_t>(rows.size()), info.dtype, bytes.data());
       writer.write(info.name, bytes);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "graft/base/error.h"
@@ -12,23 +13,27 @@
 #include "graft/formats/model_folder.h"
 #include "graft/kernels/random_fill.h"
 #include "graft/models/decoder.h"
+#include "graft/models/model.h"
 
 namespace graft {
 namespace {
 
-std::vector<float> draw(Context& context, const ExpectedTensor& tensor, const ModelConfig& config,
-                        const InitConfig& options) {
+int64_t num_values(const ExpectedTensor& tensor) {
   int64_t n = 1;
   for (int64_t d : tensor.shape) n *= d;
-  std::vector<float> values(static_cast<size_t>(n));
+  return n;
+}
+
+// `init`: InitConfig's.
+void draw(Context& context, const ExpectedTensor& tensor, const ModelConfig& config, const std::string& init,
+          uint64_t seed, std::span<float> values) {
   if (tensor.shape.size() == 1) {
     std::fill(values.begin(), values.end(), tensor.name.ends_with(".bias") ? 0.0f : 1.0f);
-    return values;
+    return;
   }
-  const bool fan_in = options.init == "fan_in" || (options.init.empty() && config.model_type == "graft_moe");
+  const bool fan_in = init == "fan_in" || (init.empty() && config.model_type == "graft_moe");
   const double std = fan_in ? std::sqrt(2.0 / static_cast<double>(tensor.shape[1])) : config.initializer_range;
-  fill_normal<float>(context, RandomStream(options.seed, stream_hash(tensor.name)), std, std::span<float>(values));
-  return values;
+  fill_normal<float>(context, RandomStream(seed, stream_hash(tensor.name)), std, values);
 }
 
 }  // namespace
@@ -59,7 +64,8 @@ int64_t init_model(Context& context, const InitConfig& options) {
     if (options.progress) options.progress();
     const auto it =
         std::find_if(expected.begin(), expected.end(), [&](const ExpectedTensor& t) { return t.name == info.name; });
-    const std::vector<float> values = draw(context, *it, config, options);
+    std::vector<float> values(static_cast<size_t>(num_values(*it)));
+    draw(context, *it, config, options.init, options.seed, values);
     bytes.resize(values.size() * static_cast<size_t>(dtype_bits(dtype)) / 8);
     write_from_f32(values.data(), static_cast<int64_t>(values.size()), dtype, bytes.data());
     writer.write(info.name, bytes);
@@ -72,6 +78,28 @@ int64_t init_model(Context& context, const InitConfig& options) {
   write_file(out + "/config.json", raw.dump(2) + "\n");
   if (made) made->commit();
   return parameters;
+}
+
+Model Model::random(Context& context, const ModelConfig& config, uint64_t seed, const ModelLoadOptions& options) {
+  Model model;
+  model.config_ = config;
+  model.family_ = &family_of(config);
+  model.in_rows_ = options.rows;
+  for (const ExpectedTensor& tensor : model.family_->tensors(config)) {
+    Parameter& p = model.parameters_[tensor.name];
+    p.shape = tensor.shape;
+    Buffer values(static_cast<size_t>(num_values(tensor)) * sizeof(float));
+    draw(context, tensor, config, {}, seed, values.as<float>());
+    if (!p.is_matrix()) {
+      p.vector = std::move(values);
+    } else if (options.rows) {
+      p.rows = std::move(values);
+    } else {
+      p.weight = Weight(DType::kF32, tensor.shape[0], tensor.shape[1]);
+      p.weight.pack_rows(context, 0, tensor.shape[0], DType::kF32, values.data());
+    }
+  }
+  return model;
 }
 
 }  // namespace graft

@@ -22,6 +22,11 @@ void pack(Context& context, const TensorFolder& tensors, const TensorInfo& info,
   tensors.drop(info);
 }
 
+void read_rows(const TensorFolder& tensors, const TensorInfo& info, std::span<float> rows) {
+  read_as_f32(tensors.bytes(info), info.dtype, rows.data(), info.name);
+  tensors.drop(info);
+}
+
 Buffer read_vector(const TensorFolder& tensors, const TensorInfo& info, bool f64) {
   const int64_t n = elements(info.shape);
   const std::vector<float> values = tensors.read_f32(info.name);
@@ -44,7 +49,7 @@ Buffer read_vector(const TensorFolder& tensors, const TensorInfo& info, bool f64
 
 DType kept_dtype(DType stored, const ModelLoadOptions& options) {
   if (options.f64) return DType::kF64;
-  if (options.widen_to_f32 || stored == DType::kF32 || stored == DType::kF64) return DType::kF32;
+  if (options.rows || stored == DType::kF32 || stored == DType::kF64) return DType::kF32;
   return stored == DType::kF16 ? DType::kF16 : DType::kBF16;  // 8-bit floats fit bf16 exactly
 }
 
@@ -78,6 +83,7 @@ Model Model::load(Context& context, const ModelFolder& folder, const ModelLoadOp
   Model model;
   model.config_ = folder.config;
   model.family_ = &family_of(folder.config);
+  model.in_rows_ = options.rows;
   const std::vector<ExpectedTensor> expected = model.family_->tensors(folder.config);
   folder.tensors.check(expected);
   for (const ExpectedTensor& tensor : expected) {
@@ -85,7 +91,10 @@ Model Model::load(Context& context, const ModelFolder& folder, const ModelLoadOp
     Parameter& p = model.parameters_[tensor.name];
     p.shape = tensor.shape;
     p.stored = info.dtype;
-    if (p.is_matrix()) {
+    if (p.is_matrix() && options.rows) {
+      p.rows = Buffer(static_cast<size_t>(elements(tensor.shape)) * sizeof(float));
+      read_rows(folder.tensors, info, p.rows.as<float>());
+    } else if (p.is_matrix()) {
       p.weight = Weight(kept_dtype(info.dtype, options), tensor.shape[0], tensor.shape[1]);
       pack(context, folder.tensors, info, p.weight);
     } else {
@@ -97,8 +106,24 @@ Model Model::load(Context& context, const ModelFolder& folder, const ModelLoadOp
 
 size_t Model::bytes() const {
   size_t sum = 0;
-  for (const auto& [name, p] : parameters_) sum += p.weight.bytes() + p.vector.bytes();
+  for (const auto& [name, p] : parameters_) sum += p.weight.bytes() + p.rows.bytes() + p.vector.bytes();
   return sum;
+}
+
+Operand<float> Parameter::operand() const {
+  Operand<float> operand;
+  if (rows.bytes() > 0) {
+    operand.rows = View<const float, 2>(rows.as<float>().data(), shape[0], shape[1]);
+  } else {
+    operand.weight = &weight;
+  }
+  return operand;
+}
+
+void Parameter::copy(Context& context, int64_t first, int64_t count, float* to) const {
+  if (is_matrix() && rows.bytes() == 0) return weight.unpack_rows(context, first, count, to);
+  const int64_t columns = is_matrix() ? shape[1] : 1;
+  std::copy_n((is_matrix() ? rows : vector).as<float>().data() + first * columns, count * columns, to);
 }
 
 void Model::bind(Plan& plan, const DecoderGraph& graph) const {
@@ -106,7 +131,9 @@ void Model::bind(Plan& plan, const DecoderGraph& graph) const {
     const auto it = parameters_.find(name);
     GRAFT_CHECK(it != parameters_.end(), "the graph names '{}', which the model does not have", name);
     const Parameter& p = it->second;
-    plan.bind(value, p.is_matrix() ? static_cast<const void*>(&p.weight) : p.vector.data());
+    GRAFT_CHECK((graph.graph.info(value).kind == ValueKind::kWeight) == (p.is_matrix() && !in_rows_),
+                "the graph takes '{}' in another layout than the model has it in", name);
+    plan.bind(value, !p.is_matrix() ? p.vector.data() : in_rows_ ? p.rows.data() : static_cast<const void*>(&p.weight));
   }
 }
 
@@ -117,7 +144,7 @@ size_t model_bytes(const ModelFolder& folder, const ModelLoadOptions& options) {
   for (const ExpectedTensor& tensor : family_of(folder.config).tensors(folder.config)) {
     const TensorInfo* info = folder.tensors.find(tensor.name);
     const DType stored = info != nullptr ? info->dtype : DType::kF32;
-    sum += tensor.shape.size() == 2
+    sum += tensor.shape.size() == 2 && !options.rows
                ? Weight::packed_bytes(kept_dtype(stored, options), tensor.shape[0], tensor.shape[1])
                : static_cast<size_t>(elements(tensor.shape)) * 4;
   }

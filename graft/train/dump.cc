@@ -150,6 +150,7 @@ void dump_forward(Context& context, const Model& model, const AdapterWeights* ad
   DecoderOptions options;
   options.compute = config.compute;
   options.output = DecoderOutput::kLogits;
+  options.base_rows = model.in_rows();
   options.keep_hidden = config.want.count("hidden") > 0;
   options.keep_routers = config.want.count("router") > 0;
   if (adapter != nullptr) options.adapters = {adapter->sites};
@@ -272,7 +273,7 @@ void dump(Context& context, const DumpConfig& config) {
   const bool backward = config.want.count("nll") + config.want.count("loss") + config.want.count("grads") > 0;
   const Inputs in = read_inputs(config.input, folder.config);
   ModelLoadOptions load;
-  load.widen_to_f32 = full && backward && config.compute == Compute::kF32;
+  load.rows = full && backward;
   Model model = Model::load(context, folder, load);
   std::optional<AdapterWeights> adapter;
   if (!config.adapter.empty()) adapter = AdapterWeights::load(context, model, config.adapter);

@@ -351,7 +351,7 @@ std::string describe_bad_weights(Context& context, const Model& model, std::span
     if (p.is_matrix()) {
       row.resize(static_cast<size_t>(p.shape[1]));
       for (int64_t i = 0; i < p.shape[0] && !found; ++i) {
-        p.weight.unpack_rows(context, i, 1, row.data());
+        p.copy(context, i, 1, row.data());
         found = bad(row);
       }
     } else {

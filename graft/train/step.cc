@@ -15,8 +15,9 @@ RunSizes plan_sizes(const BatchCapacity& capacity) {
   return sizes;
 }
 
-DecoderOptions decoder_options(const StepOptions& options, const AdapterSites* sites, bool train) {
+DecoderOptions decoder_options(const StepOptions& options, const AdapterSites* sites, bool rows, bool train) {
   DecoderOptions d;
+  d.base_rows = rows;
   d.compute = options.compute;
   d.output = train ? DecoderOutput::kTrain : DecoderOutput::kLoss;
   d.train_base = train && options.full;
@@ -96,11 +97,11 @@ TrainStep::TrainStep(Context& context, Model& model, AdapterWeights* adapter, co
   const AdapterSites* sites = adapter != nullptr ? &adapter->sites : nullptr;
   rope_ = model.rope_table(std::max<int64_t>(1, capacity.longest));
   if (options.evaluate) {
-    eval_graph_ = model.family().build(model.config(), decoder_options(options, sites, false));
+    eval_graph_ = model.family().build(model.config(), decoder_options(options, sites, model.in_rows(), false));
     eval_ = Plan::compile(eval_graph_.graph, plan_options(options, capacity, context.num_threads(), false));
   }
   if (options.train) {
-    train_graph_ = model.family().build(model.config(), decoder_options(options, sites, true));
+    train_graph_ = model.family().build(model.config(), decoder_options(options, sites, model.in_rows(), true));
     train_ = Plan::compile(train_graph_.graph, plan_options(options, capacity, context.num_threads(), true));
   }
   arena_ = Buffer(std::max(train_.arena_bytes(), eval_.arena_bytes()));  // one of the two runs at a time
@@ -140,17 +141,10 @@ void TrainStep::make_training(const StepOptions& options) {
     return tensors_.back();
   };
   if (options.full) {
+    GRAFT_CHECK(model_->in_rows(), "full fine-tuning needs a model loaded in rows");
     for (const auto& [name, value] : train_graph_.parameters) {
       Parameter& p = model_->parameters().at(name);
-      TrainedTensor& t = add_tensor(name, value, p.shape);
-      if (p.is_matrix()) {
-        t.master = Buffer(t.grad.bytes());
-        p.weight.unpack_rows(*context_, 0, p.shape[0], t.master.as<float>().data());
-        t.value = t.master.as<float>();
-        t.packed = &p.weight;
-      } else {
-        t.value = p.vector.as<float>();
-      }
+      add_tensor(name, value, p.shape).value = p.is_matrix() ? p.rows.as<float>() : p.vector.as<float>();
     }
   } else if (adapter_ != nullptr) {
     for (const auto& [name, value] : train_graph_.adapter_parameters[0]) {
@@ -226,12 +220,6 @@ void TrainStep::clear_gradients() {
   for (TrainedTensor& t : tensors_) std::memset(t.grad.data(), 0, t.grad.bytes());
 }
 
-void TrainStep::repack() {
-  for (TrainedTensor& t : tensors_) {
-    if (t.packed != nullptr) t.packed->pack_rows(*context_, 0, t.shape[0], DType::kF32, t.value.data());
-  }
-}
-
 std::span<const float> TrainStep::last_nll() const {
   const auto nll = last_plan_->read<float>(last_nll_, last_sizes_);
   return {nll.data(), static_cast<size_t>(nll.extent(0))};
@@ -252,28 +240,26 @@ StepBytes step_bytes(const ModelFolder& folder, const AdapterSites* sites, const
                      const BatchCapacity& capacity, int num_threads) {
   StepBytes bytes;
   ModelLoadOptions load;
-  load.widen_to_f32 = options.full;
+  load.rows = options.full;
   bytes.weights = model_bytes(folder, load);
   const Family& family = family_of(folder.config);
   ScratchNeed scratch;
   for (const bool train : {true, false}) {
     if (!train && !options.evaluate) continue;
-    const DecoderGraph graph = family.build(folder.config, decoder_options(options, sites, train));
+    const DecoderGraph graph = family.build(folder.config, decoder_options(options, sites, options.full, train));
     const Plan plan = Plan::compile(graph.graph, plan_options(options, capacity, num_threads, train));
     scratch.merge(plan.scratch());
     bytes.arena = std::max(bytes.arena, plan.arena_bytes());
     if (!train) continue;
-    const auto count = [&](Value value, bool packed) {
+    const auto count = [&](Value value) {
       const Shape& shape = graph.graph.shape(value);
       const auto size = static_cast<size_t>(shape.fixed_rows * shape.columns) * sizeof(float);
-      // value (an adapter's, or the master rows of a packed weight), gradient, two moments
-      bytes.trained += size * (options.full && !packed ? 3 : 4);
+      bytes.trained += size * (options.full ? 3 : 4);  // gradient, two moments, and an adapter's value
     };
     if (options.full) {
-      for (const auto& [name, value] : graph.parameters)
-        count(value, graph.graph.info(value).kind == ValueKind::kWeight);
+      for (const auto& [name, value] : graph.parameters) count(value);
     } else if (sites != nullptr) {
-      for (const auto& [name, value] : graph.adapter_parameters[0]) count(value, true);
+      for (const auto& [name, value] : graph.adapter_parameters[0]) count(value);
     }
   }
   bytes.scratch = scratch.shared + scratch.per_worker * static_cast<size_t>(num_threads);

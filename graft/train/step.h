@@ -19,15 +19,13 @@ struct TrainedTensor {
   std::vector<int64_t> shape;
   std::span<float> value;
   Buffer grad, m, v;
-  Buffer master;             // full fine-tuning: the f32 rows behind a packed weight
-  Weight* packed = nullptr;  // repacked from `value` after each update
-  bool decay = true;         // weight decay applies: all but weights and biases of norms, and biases
+  bool decay = true;  // weight decay applies: all but weights and biases of norms, and biases
   std::span<float> gradient() const { return grad.as<float>(); }
 };
 
 struct StepOptions {
   Compute compute = Compute::kF32;
-  bool full = false;  // train the base; else the adapter
+  bool full = false;  // train the base, loaded in rows; else the adapter
   double dropout = 0;
   bool dropout_at_rank = false;
   double label_smoothing = 0;
@@ -74,8 +72,6 @@ class TrainStep {
   // The first sum without gradients (dropout off).
   double evaluate(const Batch& batch, double total_weight);
   void clear_gradients();
-  // After the optimizer changed `value`: packed weights follow.
-  void repack();
 
   std::vector<TrainedTensor>& tensors() { return tensors_; }
   const std::vector<TrainedTensor>& tensors() const { return tensors_; }

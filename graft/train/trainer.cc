@@ -172,7 +172,7 @@ void Trainer::Impl::open() {
 
 void Trainer::Impl::load() {
   ModelLoadOptions load_options;
-  load_options.widen_to_f32 = options.full;
+  load_options.rows = options.full;
   if (resumed && options.full) folder = ModelFolder::open(resumed->path, supported_model_types());
   model = std::make_unique<Model>(Model::load(context, folder, load_options));
   if (!options.full) {
@@ -187,10 +187,7 @@ void Trainer::Impl::load() {
     adapter->config.base_model_name_or_path = config.model;
   }
   step = std::make_unique<TrainStep>(context, *model, adapter ? &*adapter : nullptr, options, capacity);
-  if (resumed) {
-    load_optimizer(resumed->path, step->tensors());
-    step->repack();
-  }
+  if (resumed) load_optimizer(resumed->path, step->tensors());
 }
 
 void Trainer::Impl::prepare_out() {
@@ -372,7 +369,6 @@ TrainResult Trainer::run(const TrainEvents& events) {
       ++state.applied;
       state.bad_in_a_row = 0;
       apply_update(t.context, t.config, last_rate, norm, state.applied, t.step->tensors());
-      t.step->repack();
     } else {
       ++state.bad_in_a_row;
       log_warning("update {} is not applied: {}", state.step + 1, fault);

@@ -21,6 +21,7 @@ FLAGS = {
     "chat": COMMON + " --adapter --raw --system --template-arg --max-tokens --temperature",
     "eval": COMMON + " --json --adapter --data --metrics --max-tokens --raw --chat --template-arg",
     "data check": COMMON + " --json --model --max-length --show",
+    "bench moe": "--threads --seed --quiet --json --only --trials --warmup --html --from --serve",
     "inspect": COMMON + " --json",
     "tokenize": COMMON + " --file --no-special",
     "detokenize": COMMON + " --file --skip-special --stream",
