@@ -74,14 +74,7 @@ HWY_INLINE V exp_f32(D d, V x) {
 }
 
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V log_f32(D d, V x) {
-  const hn::RebindToSigned<D> di;
-  const auto tiny = hn::Lt(x, hn::Set(d, 0x1p-126f));
-  const auto bits = hn::BitCast(di, hn::IfThenElse(tiny, hn::Mul(x, hn::Set(d, 0x1p23f)), x));
-  const auto k = hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, 0x3F2AAAAB)));
-  const V one = hn::Set(d, 1.0f);
-  const V f = hn::Sub(hn::BitCast(d, hn::Sub(bits, hn::ShiftLeft<23>(k))), one);
-  const V e = hn::Sub(hn::ConvertTo(d, k), hn::IfThenElseZero(tiny, hn::Set(d, 23.0f)));
+HWY_INLINE V log_series(D d, V f) {
   V q = hn::MulAdd(hn::Set(d, -0x1.07d222p-3f), f, hn::Set(d, 0x1.1e73a0p-3f));
   q = hn::MulAdd(q, f, hn::Set(d, -0x1.f329c6p-4f));
   q = hn::MulAdd(q, f, hn::Set(d, 0x1.1ed424p-3f));
@@ -90,8 +83,19 @@ HWY_INLINE V log_f32(D d, V x) {
   q = hn::MulAdd(q, f, hn::Set(d, -0x1.fffef6p-3f));
   q = hn::MulAdd(q, f, hn::Set(d, 0x1.555506p-2f));
   q = hn::MulAdd(q, f, hn::Set(d, -0.5f));
-  const V log1p = hn::MulAdd(q, hn::Mul(f, f), f);
-  const V y = hn::MulAdd(e, hn::Set(d, 0x1.62e430p-1f), log1p);
+  return hn::MulAdd(q, hn::Mul(f, f), f);
+}
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V log_f32(D d, V x) {
+  const hn::RebindToSigned<D> di;
+  const auto tiny = hn::Lt(x, hn::Set(d, 0x1p-126f));
+  const auto bits = hn::BitCast(di, hn::IfThenElse(tiny, hn::Mul(x, hn::Set(d, 0x1p23f)), x));
+  const auto k = hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, 0x3F2AAAAB)));
+  const V one = hn::Set(d, 1.0f);
+  const V f = hn::Sub(hn::BitCast(d, hn::Sub(bits, hn::ShiftLeft<23>(k))), one);
+  const V e = hn::Sub(hn::ConvertTo(d, k), hn::IfThenElseZero(tiny, hn::Set(d, 23.0f)));
+  const V y = hn::MulAdd(e, hn::Set(d, 0x1.62e430p-1f), log_series(d, f));
   const V zero = hn::Zero(d), infinity = hn::Inf(d);
   const V positive = hn::IfThenElse(hn::Lt(x, infinity), y, x);
   const V other = hn::IfThenElse(hn::Eq(x, zero), hn::Neg(infinity), hn::NaN(d));

@@ -34,13 +34,8 @@ inline float exp_chain(float x) noexcept {
   return x != x ? x + x : (p * bits(half)) * bits(k - half);
 }
 
-// ln x = e ln 2 + ln m, m in [2/3, 4/3): ln(1 + f) = f + f^2 (-1/2 + f q(f)), q minimax (relative error 2^-27.7).
-inline float log_chain(float x) noexcept {
-  const bool tiny = x < 0x1p-126f;
-  const uint32_t bits = std::bit_cast<uint32_t>(tiny ? x * 0x1p23f : x);
-  const int32_t k = static_cast<int32_t>(bits - 0x3F2AAAABu) >> 23;
-  const float f = std::bit_cast<float>(bits - (static_cast<uint32_t>(k) << 23)) - 1.0f;
-  const float e = static_cast<float>(k) - (tiny ? 23.0f : 0.0f);
+// ln(1 + f) = f + f^2 (-1/2 + f q(f)) for f in [-1/3, 1/3), q minimax (relative error 2^-27.7).
+inline float log_series(float f) noexcept {
   float q = -0x1.07d222p-3f;
   q = std::fma(q, f, 0x1.1e73a0p-3f);
   q = std::fma(q, f, -0x1.f329c6p-4f);
@@ -50,8 +45,17 @@ inline float log_chain(float x) noexcept {
   q = std::fma(q, f, -0x1.fffef6p-3f);
   q = std::fma(q, f, 0x1.555506p-2f);
   q = std::fma(q, f, -0.5f);
-  const float log1p = std::fma(q, f * f, f);
-  const float y = std::fma(e, 0x1.62e430p-1f, log1p);
+  return std::fma(q, f * f, f);
+}
+
+// ln x = e ln 2 + ln m, m in [2/3, 4/3).
+inline float log_chain(float x) noexcept {
+  const bool tiny = x < 0x1p-126f;
+  const uint32_t bits = std::bit_cast<uint32_t>(tiny ? x * 0x1p23f : x);
+  const int32_t k = static_cast<int32_t>(bits - 0x3F2AAAABu) >> 23;
+  const float f = std::bit_cast<float>(bits - (static_cast<uint32_t>(k) << 23)) - 1.0f;
+  const float e = static_cast<float>(k) - (tiny ? 23.0f : 0.0f);
+  const float y = std::fma(e, 0x1.62e430p-1f, log_series(f));
   constexpr float kInf = std::numeric_limits<float>::infinity();
   if (x > 0) return x < kInf ? y : x;
   return x == 0 ? -kInf : std::numeric_limits<float>::quiet_NaN();

@@ -43,16 +43,7 @@ float log_near(float w, float near) noexcept {
   const uint32_t bits = std::bit_cast<uint32_t>(w);
   const int32_t k = static_cast<int32_t>(bits - 0x3F2AAAABu) >> 23;
   const float f = k == 0 ? near : std::bit_cast<float>(bits - (static_cast<uint32_t>(k) << 23)) - 1.0f;
-  float q = -0x1.07d222p-3f;
-  q = std::fma(q, f, 0x1.1e73a0p-3f);
-  q = std::fma(q, f, -0x1.f329c6p-4f);
-  q = std::fma(q, f, 0x1.1ed424p-3f);
-  q = std::fma(q, f, -0x1.559cdep-3f);
-  q = std::fma(q, f, 0x1.99d05ep-3f);
-  q = std::fma(q, f, -0x1.fffef6p-3f);
-  q = std::fma(q, f, 0x1.555506p-2f);
-  q = std::fma(q, f, -0.5f);
-  return std::fma(static_cast<float>(k), 0x1.62e430p-1f, std::fma(q, f * f, f));
+  return std::fma(static_cast<float>(k), 0x1.62e430p-1f, log_series(f));
 }
 
 float bce(const float* pred, const float* target, float eps, int64_t n) noexcept {

@@ -61,15 +61,7 @@ HWY_INLINE V log_near(D d, V w, V near) {
   const auto k = hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, 0x3F2AAAAB)));
   const V own = hn::Sub(hn::BitCast(d, hn::Sub(bits, hn::ShiftLeft<23>(k))), hn::Set(d, 1.0f));
   const V f = hn::IfThenElse(hn::RebindMask(d, hn::Eq(k, hn::Zero(di))), near, own);
-  V q = hn::MulAdd(hn::Set(d, -0x1.07d222p-3f), f, hn::Set(d, 0x1.1e73a0p-3f));
-  q = hn::MulAdd(q, f, hn::Set(d, -0x1.f329c6p-4f));
-  q = hn::MulAdd(q, f, hn::Set(d, 0x1.1ed424p-3f));
-  q = hn::MulAdd(q, f, hn::Set(d, -0x1.559cdep-3f));
-  q = hn::MulAdd(q, f, hn::Set(d, 0x1.99d05ep-3f));
-  q = hn::MulAdd(q, f, hn::Set(d, -0x1.fffef6p-3f));
-  q = hn::MulAdd(q, f, hn::Set(d, 0x1.555506p-2f));
-  q = hn::MulAdd(q, f, hn::Set(d, -0.5f));
-  return hn::MulAdd(hn::ConvertTo(d, k), hn::Set(d, 0x1.62e430p-1f), hn::MulAdd(q, hn::Mul(f, f), f));
+  return hn::MulAdd(hn::ConvertTo(d, k), hn::Set(d, 0x1.62e430p-1f), log_series(d, f));
 }
 
 float bce(const float* pred, const float* target, float eps, int64_t n) noexcept {
