@@ -52,9 +52,9 @@ function(graft_layer name)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "(_test|/main)\\.cc$")
-  # They include Highway's operations as a target of their own.
-  set_source_files_properties(${CMAKE_SOURCE_DIR}/graft/kernels/math_test.cc ${CMAKE_SOURCE_DIR}/graft/kernels/simd_test.cc
-    PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  set(alone ${tests})  # two include Highway's operations as a target of their own; each oracle file has its kOracles
+  list(FILTER alone INCLUDE REGEX "/kernels/(math|simd|oracle_[a-z]+)_test\\.cc$")
+  set_source_files_properties(${alone} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
   if(GRAFT_QUICK_SANITIZE AND name STREQUAL "kernels")
     set(simd ${sources})
     list(FILTER simd INCLUDE REGEX "_simd\\.cc$")  # they load vectors from any address
