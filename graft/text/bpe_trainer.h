@@ -11,8 +11,8 @@
 namespace graft {
 
 struct BpeTrainerConfig {
-  int64_t vocab_size = 0;                   // special tokens and the 256 bytes among them
-  int64_t min_frequency = 1;                // a pair that stands in the texts less often is no token
+  int64_t vocab_size = 0;                        // special tokens and the 256 bytes among them
+  int64_t min_frequency = 1;                     // a pair that stands in the texts less often is no token
   std::vector<std::string> special_tokens = {};  // ids 0, 1, …
   // One Error names every fault: a vocabulary without room for specials and bytes, special tokens that are empty, no UTF-8, given twice or
   // those of single bytes.
