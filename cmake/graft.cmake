@@ -29,12 +29,10 @@ function(graft_flags target)
   if(GRAFT_FUZZ)
     target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)  # coverage of the libraries guides the fuzzer
   endif()
-  if(GRAFT_UNITY AND NOT target MATCHES "^graft_(kernels|graph|bench)$")  # their files repeat names in anonymous namespaces
-    set(batch 4)  # a change compiles its batch again
-    if(GRAFT_SANITIZE)
-      set(batch 8)
-    endif()
-    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${batch})
+  # Files of kernels and bench, and of graph's sources, repeat names in anonymous namespaces. The same batches under every preset: what one
+  # accepts, all do.
+  if(GRAFT_UNITY AND NOT target MATCHES "^graft_(kernels|bench)(_test)?$|^graft_graph$")
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
     target_compile_options(${target} PRIVATE -Wno-subobject-linkage)  # every file counts as included
   endif()
   if(GRAFT_SIMD STREQUAL "avx2")
@@ -52,9 +50,6 @@ function(graft_layer name)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "(_test|/main)\\.cc$")
-  set(alone ${tests})  # two include Highway's operations as a target of their own; each oracle file has its kOracles
-  list(FILTER alone INCLUDE REGEX "/kernels/(math|simd|oracle_[a-z]+)_test\\.cc$")
-  set_source_files_properties(${alone} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
   if(GRAFT_QUICK_SANITIZE AND name STREQUAL "kernels")
     set(simd ${sources})
     list(FILTER simd INCLUDE REGEX "_simd\\.cc$")  # they load vectors from any address
