@@ -33,7 +33,9 @@ function(graft_flags target)
   # accepts, all do.
   if(GRAFT_UNITY AND NOT target MATCHES "^graft_(kernels|bench)(_test)?$|^graft_graph$")
     set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
-    target_compile_options(${target} PRIVATE -Wno-subobject-linkage)  # every file counts as included
+    if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+      target_compile_options(${target} PRIVATE -Wno-subobject-linkage)  # every file counts as included
+    endif()
   endif()
   if(GRAFT_SIMD STREQUAL "avx2")
     target_compile_definitions(${target} PUBLIC GRAFT_SIMD_AVX2_ONLY=1)
