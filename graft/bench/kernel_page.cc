@@ -1,7 +1,6 @@
 #include "graft/bench/kernel_page.h"
 
 #include "graft/base/error.h"
-#include "graft/train/html_page.h"
 
 namespace graft {
 

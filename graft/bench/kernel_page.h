@@ -3,6 +3,7 @@
 #include <string>
 
 #include "graft/base/json.h"
+#include "graft/train/html_page.h"
 
 namespace graft {
 
@@ -14,6 +15,6 @@ namespace graft {
 // Throws Error where it is none of that.
 std::string kernel_page(const Json& report);
 
-extern const char kKernelPage[];  // the page around the data, for html_page
+extern const HtmlPage kKernelPage;  // the page around the data
 
 }  // namespace graft

@@ -1,38 +1,21 @@
 #include "graft/bench/kernel_page.h"
+#include "graft/bench/page_parts.h"
 
 namespace graft {
 
-const char kKernelPage[] = R"html(<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title><!--TITLE--></title>
-<style>
-/*STYLE*/
-:root { --c: #2563eb; --d: #7c3aed; --e: #64748b; --f: #be185d; --good: #0f766e; --bad: #c2410c; --soft: rgba(15, 118, 110, .12); }
-@media (prefers-color-scheme: dark) {
-  :root { --c: #7aa7ff; --d: #b79cff; --e: #93a3b8; --f: #f472b6; --good: #3fb5a7; --bad: #f08a4b; --soft: rgba(63, 181, 167, .16); }
-}
-.card { margin-bottom: 16px; }
-.card > p { margin: 4px 0 8px; color: var(--ink2); font-size: 13px; max-width: 78ch; }
-.bar-top { position: sticky; top: 0; z-index: 5; display: flex; flex-wrap: wrap; gap: 8px 20px; align-items: center; padding: 10px 16px; margin-bottom: 16px; }
+const HtmlPage kKernelPage = {
+    .styles =
+        {kBenchStyle,
+         R"css(.bar-top { position: sticky; top: 0; z-index: 5; display: flex; flex-wrap: wrap; gap: 8px 20px; align-items: center; padding: 10px 16px; margin-bottom: 16px; }
 .bar-top label { display: inline-flex; gap: 8px; align-items: center; color: var(--ink2); font-size: 13px; }
 select, input[type=search] {
   font: inherit; font-size: 14px; color: var(--ink); background: var(--page); border: 1px solid var(--axis); border-radius: 7px; padding: 4px 8px; max-width: 100%;
 }
 select:focus-visible, input:focus-visible, th button:focus-visible { outline: 3px solid var(--ring); outline-offset: 1px; }
-.legend { margin: 2px 0 6px; }
-.legend i.box { width: 10px; height: 10px; border: 0; border-radius: 3px; }
 svg .roof { stroke: var(--ink3); fill: none; stroke-width: 1.5; }
 svg .roof-text { font-size: 11px; paint-order: stroke; stroke: var(--card); stroke-width: 4px; stroke-linejoin: round; }
 svg .dot { stroke: var(--card); stroke-width: 1.25; cursor: default; }
 svg .dot:hover, svg .dot.at { stroke: var(--ink); stroke-width: 2; }
-svg .strong { fill: var(--ink); }
-svg .grid { stroke: var(--grid); }
-svg .axis { stroke: var(--axis); }
-.tip { top: auto; white-space: normal; max-width: 280px; }
 .tip div span { white-space: nowrap; }
 table.kernels td:first-child, table.kernels th:first-child, table.kernels td.text, table.kernels th.text { text-align: left; }
 table.kernels th { position: sticky; top: 0; background: var(--card); }
@@ -41,19 +24,12 @@ th[aria-sort=ascending] button::after { content: ' ▲'; font-size: 10px; }
 th[aria-sort=descending] button::after { content: ' ▼'; font-size: 10px; }
 .meter { display: inline-block; vertical-align: middle; width: 64px; height: 6px; border-radius: 3px; background: var(--grid); margin-right: 8px; overflow: hidden; }
 .meter i { display: block; height: 100%; background: var(--good); border-radius: 3px; }
-.win { color: var(--good); font-weight: 600; }
-.loss { color: var(--bad); font-weight: 600; }
-tbody tr:hover { background: var(--soft); }
 .tall { max-height: 640px; overflow: auto; }
-ul.notes { margin: 8px 0 4px; padding-left: 20px; color: var(--ink2); font-size: 13px; overflow-wrap: anywhere; }
 .crossings { margin: 8px 0 6px; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 6px 18px; font-size: 13px; color: var(--ink2); }
 .crossings b { color: var(--ink); font-weight: 600; }
 @media (max-width: 640px) { .bar-top { padding: 8px 12px; gap: 6px 12px; } .card { padding: 14px 12px 8px; } .tall { max-height: 520px; } }
-</style>
-</head>
-<body>
-<main>
-<header><h1>Kernel suite</h1><p id="subtitle"></p></header>
+)css"},
+    .body = R"html(<header><h1>Kernel suite</h1><p id="subtitle"></p></header>
 <dl class="tiles" id="tiles"></dl>
 <form class="card bar-top" id="controls" aria-label="What is shown">
 <label>Size <select id="size"></select></label>
@@ -73,19 +49,12 @@ ul.notes { margin: 8px 0 4px; padding-left: 20px; color: var(--ink2); font-size:
 <div class="scroll tall"><table class="kernels" id="table"></table></div></section>
 <details class="card" id="notes"><summary>Notes</summary><ul class="notes" id="note-list"></ul></details>
 <footer id="footer">Written by graft kernel. Ratio: the best peer’s time over graft’s.</footer>
-</main>
-<script>
-'use strict';
-const report = /*DATA*/null;
-/*HELPERS*/
-)html"
-                           R"html(
-const peers = report.peers || [], machine = report.machine;
+)html",
+    .scripts = {kBenchScript, R"js(const peers = report.peers || [], machine = report.machine;
 const COLORS = {numpy: '--b', scipy: '--d', torch: '--c', 'torch.compile': '--f', mlx: '--e'};
 const engineOf = e => Object.keys(COLORS).find(k => e === k || e.startsWith(k + ' ')) || e;
 const color = e => `var(${COLORS[engineOf(e)] || '--e'})`;
 const keyOf = r => `${r.kernel}|${r.size}|${r.threads}`;
-const ns = v => v < 1e3 ? `${v.toFixed(0)} ns` : v < 1e6 ? `${(v / 1e3).toPrecision(3)} µs` : `${(v / 1e6).toPrecision(3)} ms`;
 const percent = v => `${(100 * v).toFixed(0)} %`;
 const median = a => { const s = [...a].sort((x, y) => x - y); return s.length ? (s[(s.length - 1) >> 1] + s[s.length >> 1]) / 2 : NaN; };
 const words = s => s.replaceAll('_', ' ');
@@ -133,17 +102,6 @@ for (const [name, value] of tiles) $('tiles').append(make('div', {class: 'tile'}
 const software = Object.entries(report.versions || {}).map(([k, v]) => `${k} ${v}`).join(', ');
 $('subtitle').textContent = [machine.cpu, machine.level, `${machine.cores} cores`, software, report.date].filter(Boolean).join(' · ');
 
-class Tip {
-  constructor(plot) { this.plot = plot; }
-  show(x, y, title, lines) {
-    if (!this.box) { this.box = make('div', {class: 'tip', role: 'status'}); this.plot.append(this.box); }
-    this.box.replaceChildren(make('b', {}, title), ...lines.map(([a, b]) => make('div', {}, make('span', {}, a), b)));
-    const w = this.box.offsetWidth, h = this.box.offsetHeight, W = this.plot.clientWidth;
-    this.box.style.left = `${Math.max(0, Math.min(x + 14 + w > W ? x - w - 14 : x + 14, W - w))}px`;
-    this.box.style.top = `${Math.max(0, y - h - 8)}px`;
-  }
-  hide() { if (this.box) this.box.remove(); this.box = null; }
-}
 // A log-log frame: X, Y from values to pixels, axes drawn.
 function frame(plot, h, x0, x1, y0, y1, left, xText, yText) {
   const w = plot.clientWidth, svg = make('svg', {height: h, role: 'img'}), bottom = 40, top = 10, right = 14;
@@ -158,8 +116,7 @@ function frame(plot, h, x0, x1, y0, y1, left, xText, yText) {
   plot.replaceChildren(svg);
   return {svg, X, Y, w, h, left, right, top, bottom};
 }
-)html"
-                           R"html(
+
 // ---- under the roofs
 const limits = [['read', '--a'], ['copy', '--c'], ['triad', '--d'], ['write', '--f'], ['FMA', '--b']];
 const alike = {update: 'copy', accumulate: 'triad'};  // the same mixes, in place
@@ -257,8 +214,7 @@ function drawPeers() {
   }
   plot.replaceChildren(svg);
 }
-)html"
-                           R"html(
+
 // ---- over sizes
 const sweep = report.sweep && report.sweep.kernels ? report.sweep.kernels : null;
 const shades = ['--e', '--c', '--a', '--d', '--f'];
@@ -372,9 +328,6 @@ for (const n of notes) $('note-list').append(make('li', {}, n));
 function draw() { drawRoofs(); drawPeers(); drawSweep(); drawTable(); }
 let width = 0;
 new ResizeObserver(() => { const w = document.querySelector('main').clientWidth; if (w !== width) { width = w; draw(); } }).observe(document.querySelector('main'));
-</script>
-</body>
-</html>
-)html";
+)js"}};
 
 }  // namespace graft

@@ -1,46 +1,21 @@
 #include "graft/bench/moe_page.h"
 
 #include "graft/base/error.h"
+#include "graft/bench/page_parts.h"
 #include "graft/train/html_page.h"
 
 namespace graft {
 namespace {
 
-constexpr char kPage[] = R"html(<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title><!--TITLE--></title>
-<style>
-/*STYLE*/
-:root { --c: #2563eb; --d: #7c3aed; --e: #64748b; --f: #be185d; --good: #0f766e; --bad: #c2410c; --soft: rgba(15, 118, 110, .12); }
-@media (prefers-color-scheme: dark) {
-  :root { --c: #7aa7ff; --d: #b79cff; --e: #93a3b8; --f: #f472b6; --good: #3fb5a7; --bad: #f08a4b; --soft: rgba(63, 181, 167, .16); }
-}
-.card { margin-bottom: 16px; }
-.card > p { margin: 4px 0 8px; color: var(--ink2); font-size: 13px; max-width: 78ch; }
-.legend { margin: 2px 0 6px; }
-.legend i.dot { width: 10px; height: 10px; border-radius: 3px; }
+constexpr HtmlPage kPage = {
+    .styles = {kBenchStyle, R"css(.legend i.dot { width: 10px; height: 10px; border-radius: 3px; }
 .charts { margin-bottom: 16px; }
 .charts .card { margin: 0; }
-svg .grid { stroke: var(--grid); }
-svg .axis { stroke: var(--axis); }
-svg .strong { fill: var(--ink); }
 svg .dot { stroke: var(--card); stroke-width: 1.25; }
 svg .dot:hover { stroke: var(--ink); stroke-width: 2; }
-.tip { top: auto; white-space: normal; max-width: 280px; }
 td:first-child, th:first-child, td.text, th.text { text-align: left; }
-.win { color: var(--good); font-weight: 600; }
-.loss { color: var(--bad); font-weight: 600; }
-tbody tr:hover { background: var(--soft); }
-ul.notes { margin: 8px 0 4px; padding-left: 20px; color: var(--ink2); font-size: 13px; overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<main>
-<header><h1>Mixtures of experts: 22 scenarios</h1><p id="subtitle"></p></header>
+)css"},
+    .body = R"html(<header><h1>Mixtures of experts</h1><p id="subtitle"></p></header>
 <dl class="tiles" id="tiles"></dl>
 <noscript><p class="card none">The plots need JavaScript; the JSON beside this file holds their numbers.</p></noscript>
 <section class="card" id="peers"><div class="head"><h2>Against peers</h2></div>
@@ -55,17 +30,12 @@ ul.notes { margin: 8px 0 4px; padding-left: 20px; color: var(--ink2); font-size:
 <section class="card"><div class="head"><h2>Every scenario</h2></div><div class="scroll"><table id="table"></table></div></section>
 <details class="card" id="notes"><summary>Notes</summary><ul class="notes" id="note-list"></ul></details>
 <footer>Written by graft bench moe. Ratio: the best peer’s time over graft’s.</footer>
-</main>
-<script>
-'use strict';
-const report = /*DATA*/null;
-/*HELPERS*/
-)html"
-                         R"html(
-const rows = report.scenarios, peers = (report.peers || []).filter(p => p.engine !== 'graft'), byId = new Map(rows.map(r => [r.id, r]));
+)html",
+    .scripts = {
+        kBenchScript,
+        R"js(const rows = report.scenarios, peers = (report.peers || []).filter(p => p.engine !== 'graft'), byId = new Map(rows.map(r => [r.id, r]));
 const COLORS = {numpy: '--b', torch: '--c', 'torch.compile': '--f', mlx: '--e'};
 const color = e => `var(${COLORS[e] || '--d'})`;
-const ns = v => v < 1e3 ? `${v.toFixed(0)} ns` : v < 1e6 ? `${(v / 1e3).toPrecision(3)} µs` : `${(v / 1e6).toPrecision(3)} ms`;
 const best = new Map();
 for (const p of peers) if (!best.has(p.id) || p.ratio < best.get(p.id).ratio) best.set(p.id, p);
 const engines = Object.keys(COLORS).concat([...new Set(peers.map(p => p.engine))].filter(e => !COLORS[e])).filter(e => peers.some(p => p.engine === e));
@@ -77,19 +47,6 @@ for (const [id, name] of [['mem_train_step', 'training step, tiny'], ['mem_scale
 }
 for (const f of report.figures || []) tile(f.name, f.value);
 
-const Tip = function (plot) {
-  const box = make('div', {class: 'tip'});
-  box.hidden = true;
-  plot.append(box);
-  this.show = (x, y, title, lines) => {
-    box.replaceChildren(make('b', {}, title), ...lines.map(([k, v]) => { const d = make('div', {}); d.append(make('span', {}, k), v); return d; }));
-    box.hidden = false;
-    const w = plot.clientWidth;
-    box.style.left = `${Math.max(0, Math.min(x + 12, w - box.offsetWidth))}px`;
-    box.style.top = `${Math.max(0, y - box.offsetHeight - 8)}px`;
-  };
-  this.hide = () => { box.hidden = true; };
-};
 const hover = (e, tip, x, y, title, lines) => {
   e.addEventListener('pointerenter', () => tip.show(x, y, title, lines));
   e.addEventListener('click', () => tip.show(x, y, title, lines));
@@ -193,10 +150,7 @@ if (!(report.notes || []).length) $('notes').hidden = true;
 for (const n of report.notes || []) $('note-list').append(make('li', {}, n));
 let width = 0;
 new ResizeObserver(() => { const w = document.querySelector('main').clientWidth; if (w !== width) { width = w; drawPeers(); drawTokens(); drawWorkers(); drawSpread(); } }).observe(document.querySelector('main'));
-</script>
-</body>
-</html>
-)html";
+)js"}};
 
 }  // namespace
 

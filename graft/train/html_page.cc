@@ -1,5 +1,7 @@
 #include "graft/train/html_page.h"
 
+#include <fmt/format.h>
+
 namespace graft {
 namespace {
 
@@ -139,20 +141,34 @@ std::string html_text(std::string_view text) {
   return out;
 }
 
-void replace_mark(std::string& page, std::string_view mark, const std::string& with) {
-  const size_t at = page.find(mark);
-  if (at != std::string::npos) page.replace(at, mark.size(), with);
-}
-
 }  // namespace
 
-std::string html_page(std::string_view page, std::string_view title, const Json& data) {
-  std::string text(page);
-  replace_mark(text, "<!--TITLE-->", html_text(title));
-  replace_mark(text, "/*STYLE*/", kStyle);
-  replace_mark(text, "/*HELPERS*/", kHelpers);
-  replace_mark(text, "/*DATA*/null", script_safe(data.dump(-1, ' ', false, Json::error_handler_t::replace)));
-  return text;
+std::string html_page(const HtmlPage& page, std::string_view title, const Json& data) {
+  return fmt::format(R"html(<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{}</title>
+<style>
+{}
+{}{}</style>
+</head>
+<body>
+<main>
+{}</main>
+<script>
+'use strict';
+const report = {};
+{}
+{}{}</script>
+</body>
+</html>
+)html",
+                     html_text(title), kStyle, page.styles[0], page.styles[1], page.body,
+                     script_safe(data.dump(-1, ' ', false, Json::error_handler_t::replace)), kHelpers, page.scripts[0],
+                     page.scripts[1]);
 }
 
 }  // namespace graft

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <string>
 #include <string_view>
 
@@ -7,9 +8,15 @@
 
 namespace graft {
 
-// A page without any other file: `page` with its marks replaced. <!--TITLE-->: the title; /*STYLE*/: the style that graft's pages share
-// (light and dark, cards, tiles, tables); /*HELPERS*/: the script they share ($, make, number, ticks, tickText); /*DATA*/null: the data, as JSON that
-// cannot end the script.
-std::string html_page(std::string_view page, std::string_view title, const Json& data);
+// What is a page's own. Its styles follow the style that all pages share (light and dark, cards, tiles, tables); its body is what stands in <main>;
+// its scripts follow the script that all share ($, make, number, ticks, tickText) and find the data in `report`.
+struct HtmlPage {
+  std::array<std::string_view, 2> styles;
+  std::string_view body;
+  std::array<std::string_view, 2> scripts;
+};
+
+// The page as text that needs no other file. `data` becomes JSON that cannot end the script.
+std::string html_page(const HtmlPage& page, std::string_view title, const Json& data);
 
 }  // namespace graft

@@ -2,34 +2,16 @@
 
 namespace graft {
 
-const char kReportPage[] = R"html(<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title><!--TITLE--></title>
-<style>
-/*STYLE*/
-</style>
-</head>
-<body>
-<main>
-<header><h1 id="title"></h1><p id="subtitle"></p></header>
+const HtmlPage kReportPage = {.styles = {},
+                              .body = R"html(<header><h1 id="title"></h1><p id="subtitle"></p></header>
 <dl class="tiles" id="tiles"></dl>
 <div class="charts" id="charts"></div>
 <noscript><p class="card none">The plots need JavaScript; metrics.jsonl beside this file holds their numbers.</p></noscript>
 <details class="card" open><summary>Settings</summary><div class="settings" id="settings"></div></details>
 <details class="card"><summary>Numbers</summary><div class="scroll"><table id="table"></table></div></details>
 <footer>Written by graft train. Settings in bold differ from the defaults.</footer>
-</main>
-<script>
-'use strict';
-const report = /*DATA*/null;
-)html"
-                           R"html(
-/*HELPERS*/
-// Exponential moving average without the bias of its start.
+)html",
+                              .scripts = {R"js(// Exponential moving average without the bias of its start.
 const smooth = (values, keep) => {
   let sum = 0, weight = 0;
   return values.map(v => {
@@ -177,8 +159,7 @@ class Chart {
   }
   redraw() { this.dirty = true; this.draw(); }
 }
-)html"
-                           R"html(
+
 // A row per layer, first layer on top; the darker a cell, the larger the share.
 function heat(parent, title, steps, rows) {
   const all = rows.flat(), low = Math.min(...all), high = Math.max(...all), span = high - low || 1;
@@ -248,9 +229,6 @@ for (const group of report.settings) {
   for (const [name, value, changed] of group.rows) list.append(make('div', changed ? {class: 'set'} : {}, make('dt', {}, name), make('dd', {}, value)));
   $('settings').append(make('section', {}, make('h3', {}, group.name), list));
 }
-</script>
-</body>
-</html>
-)html";
+)js"}};
 
 }  // namespace graft

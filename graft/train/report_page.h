@@ -1,8 +1,9 @@
 #pragma once
 
+#include "graft/train/html_page.h"
+
 namespace graft {
 
-// The page around a report's data: HTML and script, for html_page.
-extern const char kReportPage[];
+extern const HtmlPage kReportPage;  // the page around a report's data
 
 }  // namespace graft
