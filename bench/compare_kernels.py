@@ -15,20 +15,8 @@ import os
 import pathlib
 import statistics
 import subprocess
-import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-def run(command, must=True):
-    print("$", " ".join(map(str, command)), file=sys.stderr)
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        return json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, json.JSONDecodeError):
-        if must:
-            sys.exit(f"error: {' '.join(map(str, command))} ended with {done.returncode} and gave no JSON")
-        return None
+from commands import ROOT, peer_python, run
 
 
 def summary(report):
@@ -75,13 +63,11 @@ def main():
     report.update(sweep=tuned["table"], peers=[], notes=[], versions={}, date=datetime.date.today().isoformat(),
                   load_before=load)
     if not arguments.no_peers:
-        python = ROOT / ".venv-interop/bin/python"
-        python = str(python) if python.exists() else sys.executable
         for count in threads:
             more = ["--seconds", "0.02", "--rounds", "2"] if arguments.quick else []
             if not (arguments.quick or arguments.no_compile):
                 more.append("--compile")
-            found = run([python, "bench/peers/kernels.py", "--graft", arguments.graft, "--threads", str(count), "--sizes", arguments.peer_sizes,
+            found = run([peer_python(), "bench/peers/kernels.py", "--graft", arguments.graft, "--threads", str(count), "--sizes", arguments.peer_sizes,
                          *more, *arguments.name], must=False)
             if found is None:
                 report["notes"].append(f"peers with {count} threads: not measured (is NumPy there? ./dev interop makes .venv-interop)")

@@ -15,21 +15,9 @@ import os
 import pathlib
 import statistics
 import subprocess
-import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-def run(command, must=True):
-    print("$", " ".join(map(str, command)), file=sys.stderr)
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        return json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, json.JSONDecodeError):
-        if must:
-            sys.exit(f"error: {' '.join(map(str, command))} ended with {done.returncode} and gave no JSON")
-        return None
+from commands import ROOT, peer_python, run
 
 
 def cold_start(graft):
@@ -89,8 +77,7 @@ def main():
     report = run([arguments.graft, "bench", "moe", "--json", "--threads", str(arguments.threads), "--trials", str(arguments.trials), *only])
     report.update(peers=[], notes=[], versions={}, date=datetime.date.today().isoformat(), load_before=load, figures=figures(arguments.graft))
     if not arguments.no_peers:
-        python = ROOT / ".venv-interop/bin/python"
-        found = run([str(python) if python.exists() else sys.executable, "bench/peers/moe.py", "--graft", arguments.graft, "--threads", str(arguments.threads),
+        found = run([peer_python(), "bench/peers/moe.py", "--graft", arguments.graft, "--threads", str(arguments.threads),
                      "--trials", str(arguments.trials), *only], must=False)
         if found is None:
             report["notes"].append("peers: not measured (are NumPy and safetensors there? ./dev interop makes .venv-interop)")

@@ -13,7 +13,7 @@ import threading
 import time
 import unittest
 
-from graft_cli import BINARY, SANITIZED, fixtures
+from graft_cli import BINARY, SANITIZED, FolderTest, fixtures
 
 BAD = fixtures() and fixtures() / "data/bad"
 # A machine that does other work too: what takes four times as long would fail on a quiet one.
@@ -155,12 +155,7 @@ def faults_of(case, folder, usual):
 
 
 @unittest.skipUnless(BAD and BAD.is_dir(), "no fixtures")
-class BadCases(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
-        self.addCleanup(temporary.cleanup)
-        self.dir = pathlib.Path(temporary.name)
-
+class BadCases(FolderTest):
     def usual(self):
         """MB that each command takes on good input."""
         model, out = BAD / "good/model", self.dir / "usual"

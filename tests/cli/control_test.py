@@ -7,11 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
-from graft_cli import BINARY, ROOT, TINY, batches, fixtures, graft
+from graft_cli import BINARY, ROOT, TINY, FolderTest, batches, fixtures, graft
 
 FIXTURES = fixtures()
 
@@ -28,11 +27,9 @@ def wait_for(condition, seconds=60):
         time.sleep(0.01)
 
 
-class Control(unittest.TestCase):
+class Control(FolderTest):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
-        self.addCleanup(temporary.cleanup)
-        self.dir = pathlib.Path(temporary.name)
+        super().setUp()
         batches(self.dir / "data.safetensors")
 
     def stop(self, process, number=signal.SIGINT):

@@ -5,6 +5,8 @@ import os
 import pathlib
 import struct
 import subprocess
+import tempfile
+import unittest
 
 BINARY = os.environ.get("GRAFT_BINARY", "build/release/graft")
 SANITIZED = "GRAFT_SANITIZED" in os.environ  # slower, and shadow memory is no part of a forecast or a limit
@@ -29,6 +31,20 @@ def graft(*arguments, env=None, timeout=120):
     done = subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, env=environment,
                           stdin=subprocess.DEVNULL, timeout=timeout)
     return Result(done.returncode, done.stdout, done.stderr)
+
+
+class FolderTest(unittest.TestCase):
+    """Tests that each have a folder of their own, `dir`."""
+
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
+        self.addCleanup(temporary.cleanup)
+        self.dir = pathlib.Path(temporary.name)
+
+    def run_graft(self, *arguments, code=0):
+        result = graft(*arguments)
+        self.assertEqual(result.code, code, result)
+        return result
 
 
 def fixtures():

@@ -5,20 +5,17 @@ import os
 import pathlib
 import re
 import sys
-import tempfile
 import unittest
 
-from graft_cli import fixtures, graft
+from graft_cli import FolderTest, fixtures, graft
 
 FIXTURES = fixtures()
 
 
 @unittest.skipUnless(FIXTURES and os.environ.get("GRAFT_SANITIZED") is None, "no fixtures, or memory that a sanitizer takes")
-class Memory(unittest.TestCase):
+class Memory(FolderTest):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
-        self.addCleanup(temporary.cleanup)
-        self.dir = pathlib.Path(temporary.name)
+        super().setUp()
         rows = (FIXTURES / "data/shelfql/train.jsonl").read_text().splitlines()[:100]
         (self.dir / "sql.jsonl").write_text("\n".join(rows) + "\n")
         (self.dir / "long.jsonl").write_text("".join(json.dumps({"text": "abc def " * n}) + "\n" for n in (10, 20, 30, 28) * 4))

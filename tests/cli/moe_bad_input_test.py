@@ -5,10 +5,9 @@ import json
 import pathlib
 import shutil
 import struct
-import tempfile
 import unittest
 
-from graft_cli import ROOT, batches, graft
+from graft_cli import ROOT, FolderTest, batches
 
 TOKENIZER = ROOT / "tests/data/tokenizer/qwen2"  # 2,000 tokens
 CONFIG = {"model_type": "graft_moe", "vocab_size": 2000, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
@@ -16,17 +15,7 @@ CONFIG = {"model_type": "graft_moe", "vocab_size": 2000, "hidden_size": 16, "int
           "max_position_embeddings": 64, "rope_theta": 10000.0}
 
 
-class MoeBadInput(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
-        self.addCleanup(temporary.cleanup)
-        self.dir = pathlib.Path(temporary.name)
-
-    def run_graft(self, *arguments, code=0):
-        result = graft(*arguments)
-        self.assertEqual(result.code, code, result)
-        return result
-
+class MoeBadInput(FolderTest):
     def model(self, name="model", **changes):
         config = self.dir / f"{name}.json"
         config.write_text(json.dumps({**CONFIG, **changes}))

@@ -3,10 +3,9 @@
 import json
 import pathlib
 import shutil
-import tempfile
 import unittest
 
-from graft_cli import batches, graft, write_safetensors
+from graft_cli import FolderTest, batches, write_safetensors
 
 CONFIG = {"model_type": "graft_moe", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3,
           "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2,
@@ -14,17 +13,7 @@ CONFIG = {"model_type": "graft_moe", "vocab_size": 64, "hidden_size": 32, "inter
           "rope_scaling": {"rope_type": "ntk", "factor": 8}, "shared_expert_intermediate_size": 24, "router_z_loss_coef": 0.001}
 
 
-class Moe(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
-        self.addCleanup(temporary.cleanup)
-        self.dir = pathlib.Path(temporary.name)
-
-    def run_graft(self, *arguments, code=0):
-        result = graft(*arguments)
-        self.assertEqual(result.code, code, result)
-        return result
-
+class Moe(FolderTest):
     def model(self):
         (self.dir / "config.json").write_text(json.dumps(CONFIG))
         self.run_graft("init", "--config", self.dir / "config.json", "--seed", 3, "--out", self.dir / "model")

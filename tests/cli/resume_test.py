@@ -7,11 +7,10 @@ import random
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 import unittest
 
-from graft_cli import BINARY, TINY, batches, fixtures, graft
+from graft_cli import BINARY, TINY, FolderTest, batches, fixtures, graft
 
 KILLS = 4  # per method; the slow test does 30
 LORA, FULL = ["--targets", "all-linear", "--lr", "1e-2"], ["--method", "full", "--lr", "1e-3"]
@@ -23,11 +22,9 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-class Resume(unittest.TestCase):
+class Resume(FolderTest):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
-        self.addCleanup(temporary.cleanup)
-        self.dir = pathlib.Path(temporary.name)
+        super().setUp()
         self.model, self.data = TINY, self.dir / "data.safetensors"
         batches(self.data, count=7)
         self.valid = self.dir / "valid.safetensors"

@@ -7,17 +7,14 @@ import resource
 import shutil
 import struct
 import subprocess
-import tempfile
 import unittest
 
-from graft_cli import BINARY, TINY, batches, graft, write_safetensors
+from graft_cli import BINARY, TINY, FolderTest, batches, graft, write_safetensors
 
 
-class Folder(unittest.TestCase):
+class Folder(FolderTest):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
-        self.addCleanup(temporary.cleanup)
-        self.dir = pathlib.Path(temporary.name)
+        super().setUp()
         self.data = self.dir / "data.safetensors"
         batches(self.data)
         self.ids = self.dir / "ids.safetensors"
