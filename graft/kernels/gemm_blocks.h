@@ -103,11 +103,20 @@ struct Touched {
   }
 };
 
-// Sums of `rows` rows of x, tile_rows at a time, by a block of B into c [rows][64], or onto it. after(row, count) follows
-// each tile, while its sums are in the L1 cache.
+// Where sums go: a worker's scratch, [rows][64], or the rows of the result, where nothing is left to be done to them.
+struct Sums {
+  float* data;
+  int64_t stride;
+  Sums(float* c, int64_t row_stride = kGemmPanel) : data(c), stride(row_stride) {}
+};
+// Whole lanes are multiplied: a result takes them only where it has as many columns.
+inline bool whole_lanes(int64_t count) { return count % 8 == 0; }
+
+// Sums of `rows` rows of x, tile_rows at a time, by a block of B into c, or onto it. after(row, count) follows each tile,
+// while its sums are in the L1 cache.
 template <typename After>
 void multiply(const GemmTable& table, const Rows& x, int64_t rows, int64_t tile_rows, int64_t lanes, const Block& b,
-              int64_t n, float* c, bool add, Ahead ahead, const Touched& touched, After&& after) {
+              int64_t n, const Sums& c, bool add, Ahead ahead, const Touched& touched, After&& after) {
   const int64_t tiles = ceil_div(rows, tile_rows);
   for_each_tile(rows, tile_rows, [&](int64_t row, int count) {
     ahead.portion(tiles);
@@ -118,14 +127,14 @@ void multiply(const GemmTable& table, const Rows& x, int64_t rows, int64_t tile_
     }
     for (int64_t j = 0; j < lanes; j += 32) {
       table.tile(count, static_cast<int>(std::min<int64_t>(32, lanes - j)), x.data + row * x.stride, x.stride,
-                 b.data + j / 32 * b.half, b.stride, n, c + row * kGemmPanel + j, kGemmPanel,
+                 b.data + j / 32 * b.half, b.stride, n, c.data + row * c.stride + j, c.stride,
                  add ? GemmSums::kAdd : GemmSums::kWrite);
     }
     after(row, count);
   });
 }
 inline void multiply(const GemmTable& table, const Rows& x, int64_t rows, int64_t lanes, const Block& b, int64_t n,
-                     float* c, bool add) {
+                     const Sums& c, bool add) {
   multiply(table, x, rows, kGemmTileRows, lanes, b, n, c, add, {}, {}, [](int64_t, int) {});
 }
 

@@ -48,14 +48,14 @@ void sum_nn_dot(const GemmTable& table, const DotTable& dot, const uint32_t* dy,
 // The same in f32.
 template <typename After>
 void sum_nn(const GemmTable& table, bool rounded, const Rows& dy, int64_t out, const Operand<float>& w, int64_t rows,
-            int64_t tile_rows, int64_t k0, int64_t count, int64_t columns, int64_t next_block, float* scratch, float* c,
-            const Touched& dx, After&& after) {
+            int64_t tile_rows, int64_t k0, int64_t count, int64_t columns, int64_t next_block, float* scratch,
+            const Sums& c, bool add, const Touched& dx, After&& after) {
   for (int64_t o0 = 0; o0 < out; o0 += kGemmBlock) {
     const int64_t n = std::min(kGemmBlock, out - o0);
     const Block b = place_nn(table, w, o0, n, k0, count, rounded, scratch);
     const bool last = o0 + n == out;
     const int64_t next_o = last ? 0 : o0 + n, next_k = last ? k0 + next_block * kGemmPanel : k0;
-    multiply(table, {dy.data + o0, dy.stride}, rows, tile_rows, lanes_of(count), b, n, c, o0 > 0,
+    multiply(table, {dy.data + o0, dy.stride}, rows, tile_rows, lanes_of(count), b, n, c, add || o0 > 0,
              ahead_nn(w, next_o, std::min(kGemmBlock, out - next_o), next_k, std::min(kGemmPanel, columns - next_k)),
              last ? dx : Touched{}, [&](int64_t t, int height) {
                if (last) after(t, height);
@@ -170,8 +170,14 @@ bool blocked_nn(Context& context, Compute compute, std::span<const MatmulSource<
             const Rows from = pack ? Rows{context.shared<float>() + row * (row_bytes / 4), row_bytes / 4}
                                    : Rows{source.dy.row(pass + row), source.dy.stride(0)};
             const int64_t tile_rows = plan_rows(rows, source.dy.stride(0), blocks).tile_rows;
+            // Sums that begin a chain of their own, or are one, need no scratch: they are dx, or are added to it.
+            const bool onto = accumulate || i > 0;
+            const bool direct = whole_lanes(count) && (!onto || source.dy.extent(1) <= kGemmBlock);
+            const Sums sums = direct ? Sums(dx.row(pass + row) + k0, dx.stride(0)) : Sums(c);
             sum_nn(*table, rounded, from, source.dy.extent(1), source.w, height, tile_rows, k0, count, columns,
-                   next_block, scratch, c, touched, after);
+                   next_block, scratch, sums, direct && onto, touched, [&](int64_t t, int tile) {
+                     if (!direct) after(t, tile);
+                   });
           }
         }
       });
@@ -206,6 +212,7 @@ bool blocked_tn(Context& context, View<const float, 2> a, View<const float, 2> b
     const int64_t k0 = task / split.count * kGemmPanel, count = std::min(kGemmPanel, columns - k0),
                   lanes = lanes_of(count);
     const int64_t row = split.begin(task % split.count), height = split.end(task % split.count) - row;
+    const bool direct = scale == 1.0f && whole_lanes(count);
     for (int64_t t0 = 0; t0 < tokens; t0 += kGemmBlock) {
       const int64_t n = std::min(kGemmBlock, tokens - t0);
       // One tile reads each entry of b once: it need not be copied together, but for columns beyond which memory may end.
@@ -217,11 +224,15 @@ bool blocked_tn(Context& context, View<const float, 2> a, View<const float, 2> b
         block = {scratch, kGemmPanel, 32};
       }
       for_each_tile(height, kGemmTileRows, [&](int64_t i, int tile_rows) {
+        float* const to = dw.row(row + i) + k0;
+        const Sums sums = direct ? Sums(to, dw.stride(0)) : Sums(c);
+        if (direct) Touched{to, dw.stride(0), count}.ask(0, tile_rows);
         for (int64_t j = 0; j < lanes; j += 32) {
           table->tile_transposed(tile_rows, static_cast<int>(std::min<int64_t>(32, lanes - j)), a.row(t0) + row + i,
-                                 a.stride(0), block.data + j, block.stride, n, c + j, kGemmPanel, GemmSums::kWrite);
+                                 a.stride(0), block.data + j, block.stride, n, sums.data + j, sums.stride,
+                                 direct && (t0 > 0 || accumulate) ? GemmSums::kAdd : GemmSums::kWrite);
         }
-        float* const to = dw.row(row + i) + k0;
+        if (direct) return;
         table->finish(c, kGemmPanel, tile_rows, count, scale, nullptr, t0 > 0 || accumulate ? to : nullptr,
                       dw.stride(0), to, dw.stride(0));
       });

@@ -71,6 +71,10 @@ void task_nt(const GemmTable& table, bool rounded, const Rows& x, int64_t in, co
   float* const c = scratch + 2 * kBlockFloats;
   const int64_t count = std::min(kGemmPanel, output.w.out_features() - o0), lanes = lanes_of(count);
   const bool by_tile = in > 0 && lay_terms(table, output, o0, count, laid);
+  // Nothing follows the sums: they are y.
+  const bool direct = in > 0 && output.terms.empty() && output.scale == 1.0f && output.bias.empty() &&
+                      output.residual.data() == nullptr && whole_lanes(count);
+  const Sums sums = direct ? Sums(output.y.row(row) + o0, output.y.stride(0)) : Sums(c);
   if (in == 0) std::fill_n(c, rows * kGemmPanel, 0.0f);
   for (int64_t k0 = 0; k0 < in; k0 += kGemmBlock) {
     const int64_t n = std::min(kGemmBlock, in - k0);
@@ -78,9 +82,9 @@ void task_nt(const GemmTable& table, bool rounded, const Rows& x, int64_t in, co
     const bool last = k0 + n == in;
     const int64_t next_k = last ? 0 : k0 + n, next_o = last ? o0 + next_block * kGemmPanel : o0;
     const Touched y = {last && by_tile ? output.y.row(row) + o0 : nullptr, output.y.stride(0), count};
-    multiply(table, {x.data + k0, x.stride}, rows, tile_rows, lanes, b, n, c, k0 > 0,
+    multiply(table, {x.data + k0, x.stride}, rows, tile_rows, lanes, b, n, sums, k0 > 0,
              ahead_nt(output.w, next_o, next_k, std::min(kGemmBlock, in - next_k)), y, [&](int64_t t, int height) {
-               if (last && by_tile) {
+               if (last && by_tile && !direct) {
                  epilogue(table, output, row + t, height, o0, count, laid, nullptr, c + t * kGemmPanel);
                }
              });

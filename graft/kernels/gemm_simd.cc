@@ -1,21 +1,14 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "graft/kernels/gemm_simd.cc"
-// clang-format off: the order of these is their meaning
+// clang-format off
 #include "graft/kernels/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "graft/kernels/gemm_transpose_inl.h"
 // clang-format on
 
 #include "graft/base/float16.h"
 #include "graft/kernels/gemm_table.h"
-
-// Loops over registers must vanish: an array of vectors that is indexed at run time lives in memory.
-#undef GRAFT_UNROLL
-#if defined(__clang__)
-#define GRAFT_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define GRAFT_UNROLL _Pragma("GCC unroll 32")
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace graft::HWY_NAMESPACE {
@@ -400,112 +393,6 @@ void widen_type(const uint32_t* HWY_RESTRICT pairs, int64_t n, float* HWY_RESTRI
 
 void widen(bool is_bf16, const uint32_t* pairs, int64_t n, float* out) noexcept {
   is_bf16 ? widen_type<true>(pairs, n, out) : widen_type<false>(pairs, n, out);
-}
-
-// -------------------------------------------------------------------------------------------------------------------
-// transposes
-
-const hn::FixedTag<uint32_t, 4> d4;
-const hn::FixedTag<float, 4> f4;
-using V4 = hn::Vec<decltype(d4)>;
-
-HWY_INLINE void transpose4(V4& r0, V4& r1, V4& r2, V4& r3) {
-  const hn::FixedTag<uint64_t, 2> d2;
-  const auto t0 = hn::BitCast(d2, hn::InterleaveLower(d4, r0, r1)),
-             t1 = hn::BitCast(d2, hn::InterleaveLower(d4, r2, r3));
-  const auto t2 = hn::BitCast(d2, hn::InterleaveUpper(d4, r0, r1)),
-             t3 = hn::BitCast(d2, hn::InterleaveUpper(d4, r2, r3));
-  r0 = hn::BitCast(d4, hn::InterleaveLower(d2, t0, t1));
-  r1 = hn::BitCast(d4, hn::InterleaveUpper(d2, t0, t1));
-  r2 = hn::BitCast(d4, hn::InterleaveLower(d2, t2, t3));
-  r3 = hn::BitCast(d4, hn::InterleaveUpper(d2, t2, t3));
-}
-
-// Four pairs of one row: eight consecutive values.
-template <bool kBf16>
-HWY_INLINE void store_row(V4 pairs, float* out) {
-  if constexpr (kBf16) {
-    const hn::Half<hn::FixedTag<uint16_t, 8>> dh;
-    const hn::FixedTag<uint16_t, 8> d8;
-    const auto halves = hn::BitCast(d8, pairs);
-    hn::StoreU(hn::BitCast(f4, hn::ShiftLeft<16>(hn::PromoteTo(d4, hn::LowerHalf(dh, halves)))), f4, out);
-    hn::StoreU(hn::BitCast(f4, hn::ShiftLeft<16>(hn::PromoteTo(d4, hn::UpperHalf(dh, halves)))), f4, out + 4);
-  } else {
-    const auto widen4 = [](V4 half) HWY_ATTR {
-      const V4 magnitude = hn::ShiftLeft<13>(hn::And(half, hn::Set(d4, 0x7FFF)));
-      const V4 scaled = hn::BitCast(d4, hn::Mul(hn::BitCast(f4, magnitude), hn::Set(f4, 0x1p112f)));
-      const auto special = hn::Ge(hn::BitCast(f4, magnitude), hn::BitCast(f4, hn::Set(d4, 0x0F800000)));
-      const V4 sign = hn::ShiftLeft<16>(hn::And(half, hn::Set(d4, 0x8000)));
-      return hn::Or(hn::IfThenElse(hn::RebindMask(d4, special), hn::Or(magnitude, hn::Set(d4, 0x7F800000)), scaled),
-                    sign);
-    };
-    const V4 low = widen4(hn::And(pairs, hn::Set(d4, 0xFFFF))), high = widen4(hn::ShiftRight<16>(pairs));
-    hn::StoreU(hn::BitCast(f4, hn::InterleaveLower(d4, low, high)), f4, out);
-    hn::StoreU(hn::BitCast(f4, hn::InterleaveUpper(d4, low, high)), f4, out + 4);
-  }
-}
-
-template <bool kBf16>
-void transpose_pairs_type(const uint32_t* HWY_RESTRICT pairs, int64_t n, int64_t num_pairs, float* HWY_RESTRICT out) {
-  for (int64_t row = 0; row < n; row += 4) {
-    for (int64_t p = 0; p < num_pairs; p += 4) {
-      V4 r[4];
-      for (int64_t i = 0; i < 4; ++i) {
-        r[i] = p + i < num_pairs ? hn::LoadU(d4, pairs + (p + i) * 64 + row) : hn::Zero(d4);
-      }
-      transpose4(r[0], r[1], r[2], r[3]);
-      for (int64_t i = 0; i < 4; ++i) {
-        store_row<kBf16>(r[i], out + (row + i) * 64 + 2 * p);  // rows beyond n: the block has room
-      }
-    }
-  }
-}
-
-void transpose_pairs(bool is_bf16, const uint32_t* pairs, int64_t n, int64_t num_pairs, float* out) noexcept {
-  is_bf16 ? transpose_pairs_type<true>(pairs, n, num_pairs, out)
-          : transpose_pairs_type<false>(pairs, n, num_pairs, out);
-}
-
-void transpose_f32(const float* HWY_RESTRICT panel, int64_t n, int64_t columns, float* HWY_RESTRICT out) noexcept {
-  const auto* from = reinterpret_cast<const uint32_t*>(panel);
-  for (int64_t row = 0; row < n; row += 4) {
-    for (int64_t k = 0; k < columns; k += 4) {
-      V4 r[4];
-      for (int64_t i = 0; i < 4; ++i) r[i] = k + i < columns ? hn::LoadU(d4, from + (k + i) * 32 + row) : hn::Zero(d4);
-      transpose4(r[0], r[1], r[2], r[3]);
-      for (int64_t i = 0; i < 4; ++i) hn::StoreU(hn::BitCast(f4, r[i]), f4, out + (row + i) * 64 + k);
-    }
-  }
-}
-
-void transpose_words(const uint32_t* HWY_RESTRICT rows, int64_t row_stride, int64_t count, int64_t n,
-                     uint32_t* HWY_RESTRICT out, int64_t out_stride) noexcept {
-  int64_t j = 0;
-  for (; j + 4 <= count; j += 4) {
-    int64_t k = 0;
-    for (; k + 4 <= n; k += 4) {
-      V4 r[4];
-      for (int64_t i = 0; i < 4; ++i) r[i] = hn::LoadU(d4, rows + (j + i) * row_stride + k);
-      transpose4(r[0], r[1], r[2], r[3]);
-      for (int64_t i = 0; i < 4; ++i) hn::StoreU(r[i], d4, out + (k + i) * out_stride + j);
-    }
-    for (; k < n; ++k) {
-      for (int64_t i = 0; i < 4; ++i) out[k * out_stride + j + i] = rows[(j + i) * row_stride + k];
-    }
-  }
-  for (; j < count; ++j) {
-    for (int64_t k = 0; k < n; ++k) out[k * out_stride + j] = rows[j * row_stride + k];
-  }
-}
-
-void transpose_rows(const float* rows, int64_t row_stride, int64_t count, int64_t n, float* out,
-                    int64_t out_stride) noexcept {
-  transpose_words(reinterpret_cast<const uint32_t*>(rows), row_stride, count, n, reinterpret_cast<uint32_t*>(out),
-                  out_stride);
-  const int64_t end = (count + 7) / 8 * 8;  // lanes that are multiplied too
-  for (int64_t k = 0; k < n; ++k) {
-    for (int64_t j = count; j < end; ++j) out[k * out_stride + j] = 0.0f;
-  }
 }
 
 // To nearest even; NaN stays NaN (float16.h).

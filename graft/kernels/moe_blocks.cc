@@ -82,12 +82,12 @@ class Packer {
   int64_t row_bytes_ = 0, begin_ = 0;
 };
 
-// Sums of `rows` rows of x by one source for outputs [o0, o0 + count), written to c [rows][64] or added to it.
+// Sums of `rows` rows of x by one source for outputs [o0, o0 + count), written to c or added to it.
 void source_sums(const GemmTable& table, const ExpertSource<float>& source, const Operand<float>& w, const Rows& x,
-                 int64_t rows, int64_t o0, int64_t count, bool add, float* scratch, float* c) {
+                 int64_t rows, int64_t o0, int64_t count, bool add, float* scratch, const Sums& c) {
   const int64_t summed = summed_of(source, w), lanes = lanes_of(count);
   const bool rounded = source.compute == Compute::kBF16;
-  if (summed == 0 && !add) std::fill_n(c, rows * kGemmPanel, 0.0f);
+  if (summed == 0 && !add) std::fill_n(c.data, rows * kGemmPanel, 0.0f);
   // Few rows: 16-bit weights are widened in registers, on their way from memory.
   const bool direct =
       !source.transposed && rows <= kGemmTileRows && is_16_bit(w) && !(rounded && stored_as(w, DType::kF16));
@@ -96,7 +96,7 @@ void source_sums(const GemmTable& table, const ExpertSource<float>& source, cons
     const bool on = add || k0 > 0;
     if (direct) {
       table.panels(static_cast<int>(rows), 1, stored_as(w, DType::kBF16), x.data + k0, x.stride,
-                   pairs_at(*w.weight, o0 / kGemmPanel, k0 / 2), 0, n, c, on);
+                   pairs_at(*w.weight, o0 / kGemmPanel, k0 / 2), 0, n, c.data, on);
       continue;
     }
     const Block b = source.transposed ? place_nn(table, w, k0, n, o0, count, rounded, scratch)
@@ -195,12 +195,22 @@ class Products {
       const Operand<float>& w = source.w[e];
       const int64_t columns = std::min(kGemmPanel, outputs_of(source, w) - o0);
       held = held && source.continues;
+      const Rows x = packer.rows_at(context_, plan.packed[s], source.x, row);
+      const bool goes_on = s + 1 < product.sources.size() && product.sources[s + 1].continues;
+      const int64_t summed = summed_of(source, w);
+      // A chain of its own that nothing follows: the sums are y, or are added to it.
+      if (columns == written && !held && !goes_on && !product.by_token && product.scales.empty() && summed > 0 &&
+          (!stored || summed <= kGemmBlock) && whole_lanes(written) && !is_16_bit(w)) {
+        const Sums y(product.y.row(row) + o0, product.y.stride(0));
+        source_sums(table_, source, w, x, count, o0, columns, stored, scratch, y);
+        stored = true;
+        continue;
+      }
       if (columns > 0) {
-        source_sums(table_, source, w, packer.rows_at(context_, plan.packed[s], source.x, row), count, o0, columns,
-                    held, scratch, c);
+        source_sums(table_, source, w, x, count, o0, columns, held, scratch, c);
         held = true;
       }
-      if (!held || (s + 1 < product.sources.size() && product.sources[s + 1].continues)) continue;
+      if (!held || goes_on) continue;
       if (product.by_token) {
         moe_.scatter(c, kGemmPanel, count, rows_.rows.data() + row, rows_.top_k,
                      product.weights.empty() ? nullptr : product.weights.data(), product.y.data() + o0,
@@ -366,6 +376,7 @@ bool blocked_gradients(Context& context, const ExpertRows& rows,
       const int64_t height = std::min(plan.height, dw.extent(0) - row);
       float* const block = context.worker<float>(worker);
       float* const c = block + kBlockFloats;  // one tile
+      const bool direct = whole_lanes(columns);
       for (int64_t t0 = begin; t0 < last; t0 += kGemmBlock) {
         const int64_t n = std::min(kGemmBlock, last - t0);
         for (int64_t t = 0; t < n; ++t) {
@@ -374,11 +385,15 @@ bool blocked_gradients(Context& context, const ExpertRows& rows,
         }
         const Rows a = packer.rows_at(context, plan.packed, g.a, t0);
         for_each_tile(height, kGemmTileRows, [&](int64_t at, int tile_rows) {
+          float* const to = dw.row(row + at) + k0;
+          const Sums sums = direct ? Sums(to, dw.stride(0)) : Sums(c);
+          if (direct) Touched{to, dw.stride(0), columns}.ask(0, tile_rows);
           for (int64_t j = 0; j < lanes; j += 32) {
             table->tile_transposed(tile_rows, static_cast<int>(std::min<int64_t>(32, lanes - j)), a.data + row + at,
-                                   a.stride, block + j, kGemmPanel, n, c + j, kGemmPanel, GemmSums::kWrite);
+                                   a.stride, block + j, kGemmPanel, n, sums.data + j, sums.stride,
+                                   direct ? GemmSums::kAdd : GemmSums::kWrite);
           }
-          float* const to = dw.row(row + at) + k0;
+          if (direct) return;
           table->finish(c, kGemmPanel, tile_rows, columns, 1.0f, nullptr, to, dw.stride(0), to, dw.stride(0));
         });
       }
