@@ -1,6 +1,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "graft/bench/machine_simd.cc"
-// clang-format off: the order of these is their meaning
+// clang-format off
 #include "graft/kernels/simd.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"

@@ -8,9 +8,9 @@
 #include "graft/kernels/integrate_table.h"
 #include "graft/kernels/math.h"
 #include "graft/kernels/prng_table.h"
-#include "graft/kernels/reduce_ref_inl.h"
 #include "graft/kernels/reduce_table.h"
 #include "graft/kernels/ref.h"
+#include "graft/kernels/sum_blocks_inl.h"
 
 namespace graft {
 namespace {
@@ -35,7 +35,6 @@ constexpr int64_t kSamples = 1024;  // that are drawn and evaluated before they 
 int64_t dimensions(Integrand f) noexcept {
   return f == Integrand::kArctan ? 1 : f == Integrand::kQuarterCircle ? 2 : 3;
 }
-int64_t num_blocks(int64_t n) noexcept { return (n + kSumBlock - 1) / kSumBlock; }
 
 }  // namespace
 
@@ -85,7 +84,7 @@ void integrate_verlet(Context& context, double k, double dt, int64_t steps, std:
 }
 
 ScratchNeed monte_carlo_scratch(int64_t n) noexcept {
-  return {.shared = 2 * sizeof(float) * static_cast<size_t>(num_blocks(n)),
+  return {.shared = 2 * sizeof(float) * static_cast<size_t>(num_sum_blocks(n)),
           .per_worker = sizeof(float) * static_cast<size_t>(3 * kSamples + kSumBlock)};
 }
 
@@ -97,7 +96,7 @@ MonteCarlo monte_carlo_integrate(Context& context, Integrand f, int64_t n, uint6
   const ReduceTable& sums = reduce_simd() != nullptr ? *reduce_simd() : pick_reference(reduce_ref(), reduce_fma_ref());
   const int64_t d = dimensions(f);
   auto* block_sums = context.shared<float>();
-  float* squares = block_sums + num_blocks(n);
+  float* squares = block_sums + num_sum_blocks(n);
   const auto block = [&](int64_t b, int worker) {
     float *u = context.worker<float>(worker), *v = u + 3 * kSamples;
     const int64_t begin = b * kSumBlock, size = std::min(kSumBlock, n - begin);
@@ -113,25 +112,14 @@ MonteCarlo monte_carlo_integrate(Context& context, Integrand f, int64_t n, uint6
     block_sums[b] = sums.sum(v, size);
     squares[b] = sums.centred_square_sum(v, block_sums[b] / static_cast<float>(size), size);
   };
-  if (num_blocks(n) == 1) {
+  if (num_sum_blocks(n) == 1) {
     block(0, 0);
   } else {
-    context.pool().parallel(num_blocks(n), block);
+    context.pool().parallel(num_sum_blocks(n), block);
   }
-  // Blocks are merged by Chan's rule, as in reduce_var.
-  double mean = 0, m2 = 0, count = 0;
-  for (int64_t b = 0; b < num_blocks(n); ++b) {
-    const auto size = static_cast<double>(std::min(kSumBlock, n - b * kSumBlock));
-    const double block_mean = static_cast<double>(block_sums[b]) / size;
-    const double centre = static_cast<double>(block_sums[b] / static_cast<float>(size));
-    const double block_m2 = static_cast<double>(squares[b]) - size * (block_mean - centre) * (block_mean - centre);
-    const double delta = block_mean - mean, both = count + size;
-    mean += delta * size / both;
-    m2 += block_m2 + delta * delta * count * size / both;
-    count = both;
-  }
-  const double error =
-      n == 1 ? std::numeric_limits<double>::quiet_NaN() : std::sqrt(std::max(m2, 0.0) / (count - 1) / count);
+  const auto [mean, m2] = merged_moments(block_sums, squares, n);
+  const auto count = static_cast<double>(n);
+  const double error = n == 1 ? std::numeric_limits<double>::quiet_NaN() : std::sqrt(m2 / (count - 1) / count);
   return {static_cast<float>(mean), static_cast<float>(error)};
 }
 

@@ -4,9 +4,9 @@
 #include <cassert>
 
 #include "graft/kernels/pointwise_loss_table.h"
-#include "graft/kernels/reduce_ref_inl.h"
 #include "graft/kernels/ref.h"
 #include "graft/kernels/rows.h"
+#include "graft/kernels/sum_blocks_inl.h"
 
 namespace graft {
 namespace {
@@ -16,30 +16,15 @@ const PointwiseLossTable& table() noexcept {
   return pick_reference(pointwise_loss_ref(), pointwise_loss_fma());
 }
 
-constexpr int64_t kTaskBlocks = 4;  // blocks of a task; so few stay on this thread, without the pool
-
-int64_t num_blocks(int64_t n) noexcept { return (n + kSumBlock - 1) / kSumBlock; }
-
 LossValue loss(Context& context, PointwiseLossTable::Sum sum, std::span<const float> pred,
                std::span<const float> target, double parameter, int64_t count) noexcept {
   assert(pred.size() == target.size());
-  const auto n = static_cast<int64_t>(pred.size()), blocks = num_blocks(n);
+  const auto n = static_cast<int64_t>(pred.size()), blocks = num_sum_blocks(n);
   assert(context.reserved().shared >= pointwise_loss_scratch(n).shared);
   float* sums = context.shared<float>();
-  const auto some = [&](int64_t first, int64_t last) {
-    for (int64_t b = first; b < last; ++b) {
-      const int64_t begin = b * kSumBlock;
-      sums[b] = sum(pred.data() + begin, target.data() + begin, static_cast<float>(parameter),
-                    std::min(kSumBlock, n - begin));
-    }
-  };
-  if (blocks <= kTaskBlocks) {
-    some(0, blocks);
-  } else {
-    context.pool().parallel((blocks + kTaskBlocks - 1) / kTaskBlocks, [&](int64_t task, int) {
-      some(task * kTaskBlocks, std::min(blocks, (task + 1) * kTaskBlocks));
-    });
-  }
+  for_sum_blocks(context, n, [&](int64_t b, int64_t begin, int64_t size) {
+    sums[b] = sum(pred.data() + begin, target.data() + begin, static_cast<float>(parameter), size);
+  });
   double total = 0;
   for (int64_t b = 0; b < blocks; ++b) total += static_cast<double>(sums[b]);
   return {static_cast<float>(total), static_cast<float>(total / static_cast<double>(count))};
@@ -50,7 +35,7 @@ int64_t length(std::span<const float> x) noexcept { return static_cast<int64_t>(
 }  // namespace
 
 ScratchNeed pointwise_loss_scratch(int64_t n) noexcept {
-  return {.shared = static_cast<size_t>(num_blocks(n)) * sizeof(float)};
+  return {.shared = static_cast<size_t>(num_sum_blocks(n)) * sizeof(float)};
 }
 
 LossValue loss_mse(Context& context, std::span<const float> pred, std::span<const float> target) noexcept {

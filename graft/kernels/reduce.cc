@@ -69,23 +69,6 @@ ArgValue extreme(Context& context, std::span<const float> x, bool largest, bool 
   return with_index ? first_in_block(t, x, at, best[at]) : ArgValue{best[at], 0};
 }
 
-// The sum of (x - mean)^2 from each block's sum and its sum of squares about c_b, the rounded mean of the block. About any c:
-// sum (x - c)^2 = M2 + size (mean - c)^2, so M2 is exact in c_b.
-double merged_m2(const float* sums, const float* squares, int64_t n) noexcept {
-  double mean = 0, m2 = 0, count = 0;
-  for (int64_t b = 0; b < num_sum_blocks(n); ++b) {
-    const auto size = static_cast<double>(std::min(kSumBlock, n - b * kSumBlock));
-    const double block_mean = static_cast<double>(sums[b]) / size;
-    const double centre = static_cast<double>(sums[b] / static_cast<float>(size));
-    const double block_m2 = static_cast<double>(squares[b]) - size * (block_mean - centre) * (block_mean - centre);
-    const double delta = block_mean - mean, both = count + size;
-    mean += delta * size / both;
-    m2 += block_m2 + delta * delta * count * size / both;
-    count = both;
-  }
-  return std::max(m2, 0.0);
-}
-
 }  // namespace
 
 ScratchNeed reduce_scratch(int64_t n) noexcept {
@@ -119,7 +102,7 @@ float reduce_var(Context& context, std::span<const float> x, int64_t ddof) noexc
     sums[b] = t.sum(x.data() + begin, size);
     squares[b] = t.centred_square_sum(x.data() + begin, sums[b] / static_cast<float>(size), size);
   });
-  return static_cast<float>(merged_m2(sums, squares, n) / static_cast<double>(n - ddof));
+  return static_cast<float>(merged_moments(sums, squares, n).m2 / static_cast<double>(n - ddof));
 }
 float reduce_stddev(Context& context, std::span<const float> x, int64_t ddof) noexcept {
   return std::sqrt(reduce_var(context, x, ddof));
@@ -146,7 +129,7 @@ Moments reduce_moments(Context& context, std::span<const float> x) noexcept {
   for (int64_t b = 0; b < blocks; ++b) total += static_cast<double>(sums[b]);
   Moments m;
   m.mean = static_cast<float>(total / static_cast<double>(n));
-  m.variance = static_cast<float>(merged_m2(sums, squares, n) / static_cast<double>(n));
+  m.variance = static_cast<float>(merged_moments(sums, squares, n).m2 / static_cast<double>(n));
   const int64_t low = extreme_block(least, n, false), high = extreme_block(greatest, n, true);
   m.min = first_in_block(t, x, low, least[low]);
   m.max = first_in_block(t, x, high, greatest[high]);

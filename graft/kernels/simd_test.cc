@@ -1,7 +1,7 @@
 // Also the smallest complete example of a file with vector versions (simd.h).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "graft/kernels/simd_test.cc"
-// clang-format off: the order of these is their meaning
+// clang-format off
 #include "graft/kernels/simd.h"
 
 #include "hwy/foreach_target.h"

@@ -26,4 +26,24 @@ void for_sum_blocks(Context& context, int64_t n, F&& f) noexcept {
   });
 }
 
+// The mean and the sum of (x - mean)^2 from each block's sum and its sum of squares about c_b, the rounded mean of the block. About any c:
+// sum (x - c)^2 = M2 + size (mean - c)^2, so M2 is exact in c_b. Blocks are merged by Chan's rule.
+struct MergedMoments {
+  double mean, m2;
+};
+inline MergedMoments merged_moments(const float* sums, const float* squares, int64_t n) noexcept {
+  double mean = 0, m2 = 0, count = 0;
+  for (int64_t b = 0; b < num_sum_blocks(n); ++b) {
+    const auto size = static_cast<double>(std::min(kSumBlock, n - b * kSumBlock));
+    const double block_mean = static_cast<double>(sums[b]) / size;
+    const double centre = static_cast<double>(sums[b] / static_cast<float>(size));
+    const double block_m2 = static_cast<double>(squares[b]) - size * (block_mean - centre) * (block_mean - centre);
+    const double delta = block_mean - mean, both = count + size;
+    mean += delta * size / both;
+    m2 += block_m2 + delta * delta * count * size / both;
+    count = both;
+  }
+  return {mean, std::max(m2, 0.0)};
+}
+
 }  // namespace graft
