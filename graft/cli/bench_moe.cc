@@ -87,15 +87,23 @@ void run_moe(const MoeFlags& flags) {
   if (flags.only.empty()) {
     for (const MoeScenario& s : moe_scenarios()) options.scenarios.push_back(&s);
   }
-  const bool json = flags.common.json;
+  const bool json = flags.common.json, quiet = flags.common.quiet;
   // Output begins when the first run is over, so that its first byte tells how long a process takes to get there.
   const auto first = [&] {
-    json ? fmt::print("{{\"scenarios\":[") : fmt::print("seed {}, {}\n", options.seed, cpu_model_name());
+    if (json) {
+      fmt::print("{{\"scenarios\":[");
+    } else if (!quiet) {
+      fmt::print("seed {}, {}\n", options.seed, cpu_model_name());
+    }
     std::fflush(stdout);
   };
   Json list = Json::array();
   bench_moe(options, first, [&](const Json& scenario) {
-    json ? fmt::print("{}{}", list.empty() ? "" : ",", scenario.dump()) : print_scenario(scenario);
+    if (json) {
+      fmt::print("{}{}", list.empty() ? "" : ",", scenario.dump());
+    } else if (!quiet) {
+      print_scenario(scenario);
+    }
     std::fflush(stdout);
     list.push_back(scenario);
   });

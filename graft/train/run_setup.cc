@@ -74,6 +74,33 @@ void copy_file(const std::string& from, const std::string& to) {
   out.commit();
 }
 
+// All that says what a model computes, but its weights.
+Json computation_of(const ModelConfig& c) {
+  const MoeConfig moe = c.moe.value_or(MoeConfig{});
+  return {{"model_type", c.model_type},
+          {"vocab_size", c.vocab_size},
+          {"hidden_size", c.hidden_size},
+          {"intermediate_size", c.intermediate_size},
+          {"num_hidden_layers", c.num_hidden_layers},
+          {"num_attention_heads", c.num_attention_heads},
+          {"num_key_value_heads", c.num_key_value_heads},
+          {"head_dim", c.head_dim},
+          {"tie_word_embeddings", c.tie_word_embeddings},
+          {"rms_norm_eps", c.rms_norm_eps},
+          {"rope_theta", c.rope_theta},
+          {"rope_interleaved", c.rope_interleaved},
+          {"the type of rope_scaling", c.rope_scaling.type},
+          {"the factor of rope_scaling", c.rope_scaling.factor},
+          {"the layers' windows", c.layer_windows},
+          {"the number of experts", moe.num_experts},
+          {"num_experts_per_tok", moe.num_experts_per_tok},
+          {"the experts' intermediate size", moe.moe_intermediate_size},
+          {"shared_expert_intermediate_size", moe.shared_expert_intermediate_size},
+          {"the layers with experts", moe.sparse_layers},
+          {"norm_topk_prob", moe.norm_topk_prob},
+          {"capacity_factor", moe.capacity_factor}};
+}
+
 }  // namespace
 
 LoraConfig lora_settings(const TrainConfig& config) {
@@ -185,28 +212,11 @@ MemoryChoice choose_memory(const ModelFolder& folder, const AdapterSites* sites,
 
 void check_same_model(const ModelConfig& checkpoint, const ModelConfig& model) {
   std::string faults;
-  const auto same = [&](const char* key, const auto& a, const auto& b) {
-    if (!(a == b)) faults += fmt::format("{}{} is {}, expected {}", faults.empty() ? "" : "; ", key, a, b);
-  };
-  same("model_type", checkpoint.model_type, model.model_type);
-  same("vocab_size", checkpoint.vocab_size, model.vocab_size);
-  same("hidden_size", checkpoint.hidden_size, model.hidden_size);
-  same("intermediate_size", checkpoint.intermediate_size, model.intermediate_size);
-  same("num_hidden_layers", checkpoint.num_hidden_layers, model.num_hidden_layers);
-  same("num_attention_heads", checkpoint.num_attention_heads, model.num_attention_heads);
-  same("num_key_value_heads", checkpoint.num_key_value_heads, model.num_key_value_heads);
-  same("head_dim", checkpoint.head_dim, model.head_dim);
-  same("tie_word_embeddings", checkpoint.tie_word_embeddings, model.tie_word_embeddings);
-  same("rms_norm_eps", checkpoint.rms_norm_eps, model.rms_norm_eps);
-  same("rope_theta", checkpoint.rope_theta, model.rope_theta);
-  same("rope_interleaved", checkpoint.rope_interleaved, model.rope_interleaved);
-  const MoeConfig none, &a = checkpoint.moe ? *checkpoint.moe : none, &b = model.moe ? *model.moe : none;
-  same("the number of experts", a.num_experts, b.num_experts);
-  same("num_experts_per_tok", a.num_experts_per_tok, b.num_experts_per_tok);
-  same("the experts' intermediate size", a.moe_intermediate_size, b.moe_intermediate_size);
-  same("shared_expert_intermediate_size", a.shared_expert_intermediate_size, b.shared_expert_intermediate_size);
-  same("norm_topk_prob", a.norm_topk_prob, b.norm_topk_prob);
-  same("capacity_factor", a.capacity_factor, b.capacity_factor);
+  const Json got = computation_of(checkpoint), want = computation_of(model);
+  for (const auto& [key, value] : want.items()) {
+    if (got[key] != value)
+      faults += fmt::format("{}{} is {}, expected {}", faults.empty() ? "" : "; ", key, got[key].dump(), value.dump());
+  }
   GRAFT_CHECK_HINT(faults.empty(), "give back the model that the run was started with, or start anew",
                    "{}: a checkpoint of another model than {}: {}", checkpoint.where, model.where, faults);
 }

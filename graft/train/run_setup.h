@@ -21,7 +21,6 @@ namespace graft {
 LoraConfig lora_settings(const TrainConfig& config);
 int64_t site_parameters(const AdapterSites& sites, const ModelConfig& config);
 
-// Evaluation goes through the rows once, in file order.
 // What a run adds to the loss for its routers: the config's coefficients, unless the run gives others (`router_aux_loss_coef` counts where
 // `output_router_logits` is true), and over which layers. Errors: coefficients given for a model without experts.
 struct RouterLoss {
@@ -31,6 +30,7 @@ struct RouterLoss {
 RouterLoss router_loss_settings(const ModelConfig& model, std::optional<double> aux_coef, std::optional<double> z_coef,
                                 std::string_view aux_mode);
 
+// Evaluation goes through the rows once, in file order.
 BatchOptions evaluation_batches(const TrainConfig& config);
 
 // What a run will take, and how it is made to fit.
