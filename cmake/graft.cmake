@@ -29,9 +29,9 @@ function(graft_flags target)
   if(GRAFT_FUZZ)
     target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)  # coverage of the libraries guides the fuzzer
   endif()
-  # Files of kernels and bench, and of graph's sources, repeat names in anonymous namespaces. The same batches under every preset: what one
-  # accepts, all do.
-  if(GRAFT_UNITY AND NOT target MATCHES "^graft_(kernels|bench)(_test)?$|^graft_graph$")
+  # Sources of bench and graph repeat names in anonymous namespaces; of kernels only the rows share a batch (graft_layer). The same batches
+  # under every preset: what one accepts, all do.
+  if(GRAFT_UNITY AND NOT target MATCHES "^graft_(bench|graph)$")
     set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
     if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
       target_compile_options(${target} PRIVATE -Wno-subobject-linkage)  # every file counts as included
@@ -52,6 +52,12 @@ function(graft_layer name)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "(_test|/main)\\.cc$")
+  if(name STREQUAL "kernels")  # families repeat names (kTable, table()), vector versions are compiled once per target
+    set(alone ${sources} ${tests})
+    list(FILTER alone EXCLUDE REGEX "_rows\\.cc$|_test\\.cc$")
+    set_source_files_properties(${alone} ${CMAKE_SOURCE_DIR}/graft/kernels/math_test.cc ${CMAKE_SOURCE_DIR}/graft/kernels/simd_test.cc
+      PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  endif()
   if(GRAFT_QUICK_SANITIZE AND name STREQUAL "kernels")
     set(simd ${sources})
     list(FILTER simd INCLUDE REGEX "_simd\\.cc$")  # they load vectors from any address

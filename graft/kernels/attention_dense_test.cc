@@ -6,7 +6,7 @@
 namespace graft {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kPlusInfinity = std::numeric_limits<float>::infinity();
 
 struct DenseShape {
   int64_t batch, heads, kv_heads, queries, keys, d;
@@ -75,7 +75,7 @@ void expect_formula(const DenseShape& s, const DenseInputs<float>& in, bool caus
     }
     const float lse = got.lse[static_cast<size_t>(row)];
     if (end == 0) {
-      ASSERT_EQ(lse, -kInfinity);
+      ASSERT_EQ(lse, -kPlusInfinity);
     } else {
       ASSERT_NEAR(lse, m + std::log(l), 1e-5);
     }
@@ -128,13 +128,13 @@ TEST(AttentionDense, RowsThatSeeNothingAreZero) {
   const DenseResult got = run<float>(attention_sdpa, s, random_inputs(s, 9), true);
   for (int64_t row = 0; row < 2 * 2 * 11; ++row) {
     const bool blind = row % 11 < 7;
-    EXPECT_EQ(got.lse[static_cast<size_t>(row)] == -kInfinity, blind) << row;
+    EXPECT_EQ(got.lse[static_cast<size_t>(row)] == -kPlusInfinity, blind) << row;
     for (int64_t e = 0; blind && e < 8; ++e) EXPECT_EQ(got.o[static_cast<size_t>(row * 8 + e)], 0);
   }
   const DenseShape none{1, 2, 2, 3, 0, 8};
   const DenseResult empty = run<float>(attention_sdpa, none, random_inputs(none, 9), false);
   EXPECT_EQ(empty.o, std::vector<float>(48, 0));
-  EXPECT_EQ(empty.lse, std::vector<float>(6, -kInfinity));
+  EXPECT_EQ(empty.lse, std::vector<float>(6, -kPlusInfinity));
 }
 
 // A row of the mask stands for a shorter call.

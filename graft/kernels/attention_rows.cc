@@ -10,8 +10,6 @@
 namespace graft {
 namespace {
 
-constexpr std::string_view kDomain = "attention", kFused = "fused_custom";
-
 // ---- attention ------------------------------------------------------------------------------------------------------
 
 struct AttentionShape {
@@ -323,33 +321,37 @@ void example_scores(KernelCall& call, int64_t size, uint64_t seed) {
   add_angles(call, length, d / 2, seed);
 }
 
-constexpr KernelInfo kRows[] = {
-    {"attention_sdpa", kDomain, "o[B,H,Lq,D], lse = softmax(s q k^T) v", attention_bytes<4>, attention_flops,
-     prepare_attention<float, Heads::kEqual>, run_attention<float, attention_sdpa>, example_attention<false, 512>},
-    {"attention_flash", kDomain, "attention_sdpa from f16", attention_bytes<2>, attention_flops,
-     prepare_attention<f16, Heads::kEqual>, run_attention<f16, attention_flash>, example_attention<true, 2048>},
-    {"attention_mqa", kDomain, "attention_flash, one key head", attention_bytes<2>, attention_flops,
-     prepare_attention<f16, Heads::kOne>, run_attention<f16, attention_mqa>, example_grouped<1>},
-    {"attention_gqa", kDomain, "attention_flash, key head h Hkv / H", attention_bytes<2>, attention_flops,
-     prepare_attention<f16, Heads::kAny>, run_attention<f16, attention_gqa>, example_grouped<8>},
-    {"rope_precompute", kDomain, "cos, sin[L,d/2] of p base^(-2j/d)", precompute_bytes, precompute_flops,
-     prepare_precompute, run_precompute, example_precompute},
-    {"rope_apply", kDomain, "y[B,L,H,d]: pairs of x turned", bytes_of_x<8>, flops_of_x<0, 3>, prepare_apply, run_apply,
-     example_apply, "y=x"},
-    {"alibi_bias", kDomain, "y[H,Lq,Lk] = scores - slope distance", per_score<8>, per_score<2>, prepare_alibi,
-     run_alibi, example_alibi, "y=scores"},
-};
-
-constexpr KernelInfo kFusedRows[] = {
-    {"fused_attention_softmax_v", kFused, "attention_sdpa of one head, no mask", attention_bytes<4>, attention_flops,
-     prepare_one_head, run_one_head, example_one_head},
-    {"fused_rope_attention_mask", kFused, "scores[H,L,L] = s rope(q) rope(k)^T, causal", scores_bytes, scores_flops,
-     prepare_scores, run_scores, example_scores},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> attention_kernels() { return kRows; }
-std::span<const KernelInfo> fused_attention_kernels() { return kFusedRows; }
+std::span<const KernelInfo> attention_kernels() {
+  static constexpr std::string_view kDomain = "attention";
+  static constexpr KernelInfo kRows[] = {
+      {"attention_sdpa", kDomain, "o[B,H,Lq,D], lse = softmax(s q k^T) v", attention_bytes<4>, attention_flops,
+       prepare_attention<float, Heads::kEqual>, run_attention<float, attention_sdpa>, example_attention<false, 512>},
+      {"attention_flash", kDomain, "attention_sdpa from f16", attention_bytes<2>, attention_flops,
+       prepare_attention<f16, Heads::kEqual>, run_attention<f16, attention_flash>, example_attention<true, 2048>},
+      {"attention_mqa", kDomain, "attention_flash, one key head", attention_bytes<2>, attention_flops,
+       prepare_attention<f16, Heads::kOne>, run_attention<f16, attention_mqa>, example_grouped<1>},
+      {"attention_gqa", kDomain, "attention_flash, key head h Hkv / H", attention_bytes<2>, attention_flops,
+       prepare_attention<f16, Heads::kAny>, run_attention<f16, attention_gqa>, example_grouped<8>},
+      {"rope_precompute", kDomain, "cos, sin[L,d/2] of p base^(-2j/d)", precompute_bytes, precompute_flops,
+       prepare_precompute, run_precompute, example_precompute},
+      {"rope_apply", kDomain, "y[B,L,H,d]: pairs of x turned", bytes_of_x<8>, flops_of_x<0, 3>, prepare_apply,
+       run_apply, example_apply, "y=x"},
+      {"alibi_bias", kDomain, "y[H,Lq,Lk] = scores - slope distance", per_score<8>, per_score<2>, prepare_alibi,
+       run_alibi, example_alibi, "y=scores"},
+  };
+  return kRows;
+}
+std::span<const KernelInfo> fused_attention_kernels() {
+  static constexpr std::string_view kFused = "fused_custom";
+  static constexpr KernelInfo kFusedRows[] = {
+      {"fused_attention_softmax_v", kFused, "attention_sdpa of one head, no mask", attention_bytes<4>, attention_flops,
+       prepare_one_head, run_one_head, example_one_head},
+      {"fused_rope_attention_mask", kFused, "scores[H,L,L] = s rope(q) rope(k)^T, causal", scores_bytes, scores_flops,
+       prepare_scores, run_scores, example_scores},
+  };
+  return kFusedRows;
+}
 
 }  // namespace graft

@@ -8,35 +8,16 @@
 
 #include "graft/base/cpu.h"
 #include "graft/kernels/attention_test_data.h"
+#include "graft/kernels/test_support.h"
 
 namespace graft {
 namespace {
 
 using namespace graft::test;
 
-// Restores the level in force.
-struct LevelGuard {
-  CpuLevel top = cpu_level();
-  ~LevelGuard() { set_cpu_level(top); }
-};
-
 Runner& runner(int threads) {
   static Runner one(1), two(2), seven(7);
   return threads == 1 ? one : threads == 2 ? two : seven;
-}
-
-// Equal bits; a NaN stands for every NaN.
-template <typename T>
-bool same_bits(const T* a, const T* b, size_t count) {
-  for (size_t i = 0; i < count; ++i) {
-    if (std::isnan(a[i]) && std::isnan(b[i])) continue;
-    if (std::memcmp(a + i, b + i, sizeof(T)) != 0) return false;
-  }
-  return true;
-}
-template <typename T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && same_bits(a.data(), b.data(), a.size());
 }
 
 std::string describe(const Shape& s, int64_t length, CpuLevel level, int threads, Layout layout) {

@@ -59,19 +59,19 @@ void example_mask(KernelCall& call, int64_t size, uint64_t seed) {
   }
 }
 
-constexpr std::string_view kDomain = "compaction", kFused = "fused_custom";
-
-constexpr KernelInfo kRows[] = {
-    {"compact_if", kDomain, "y[K] = the x[N] > threshold in order, and K", bytes_of_half<4>, flops_of_x<0, 1>,
-     prepare_if, run_if<compact_if>, example_x},
-    {"compact_mask", kDomain, "y[K] = the x[N] with mask[N] in order, and K", bytes_of_half<5>, flops_of_x<0, 1>,
-     prepare_mask, run_mask, example_mask},
-    {"fused_scan_compact", kFused, "compare, scan and scatter in one: compact_if", bytes_of_half<4>, flops_of_x<0, 1>,
-     prepare_if, run_if<fused_scan_compact>, example_x},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> compact_kernels() { return kRows; }
+std::span<const KernelInfo> compact_kernels() {
+  static constexpr std::string_view kDomain = "compaction", kFused = "fused_custom";
+  static constexpr KernelInfo kRows[] = {
+      {"compact_if", kDomain, "y[K] = the x[N] > threshold in order, and K", bytes_of_half<4>, flops_of_x<0, 1>,
+       prepare_if, run_if<compact_if>, example_x},
+      {"compact_mask", kDomain, "y[K] = the x[N] with mask[N] in order, and K", bytes_of_half<5>, flops_of_x<0, 1>,
+       prepare_mask, run_mask, example_mask},
+      {"fused_scan_compact", kFused, "compare, scan and scatter in one: compact_if", bytes_of_half<4>, flops_of_x<0, 1>,
+       prepare_if, run_if<fused_scan_compact>, example_x},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -82,25 +82,25 @@ double flops_of_matrix(const KernelCall& call) {
   return length_of(call, "x") * static_cast<double>(call.in_shape("x")[1] + 2);
 }
 
-constexpr std::string_view kDomain = "correlation";
-
-constexpr KernelInfo kRows[] = {
-    {"reduce_correlation", kDomain, "Pearson's r of x[N], y[N]", bytes_of_x<8>, flops_of_x<0, 7>, prepare_pair<kY, kR>,
-     run_correlation, example_pair},
-    {"reduce_covariance", kDomain, "sum of (x[N] - mean)(y[N] - mean) / (N - ddof)", bytes_of_x<8>, flops_of_x<0, 5>,
-     prepare_covariance, run_covariance, example_pair},
-    {"reduce_weighted_sum", kDomain, "sum of w[N] x[N]", bytes_of_x<8>, flops_of_x<0, 2>, prepare_pair<kW, kY>,
-     run_weighted_sum, example_weighted},
-    {"reduce_weighted_mean", kDomain, "sum of w[N] x[N] / sum of w", bytes_of_x<8>, flops_of_x<0, 3>,
-     prepare_pair<kW, kY>, run_weighted_mean, example_weighted},
-    {"reduce_covariance_matrix", kDomain, "c[C, C] of the columns of x[R, C]", bytes_of_matrix, flops_of_matrix,
-     prepare_covariance_matrix, run_covariance_matrix, example_matrix},
-    {"reduce_pearson_pairwise", kDomain, "r[C, C] of the columns of x[R, C]", bytes_of_matrix, flops_of_matrix,
-     prepare_matrix<kR>, run_pearson, example_matrix},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> correlation_kernels() { return kRows; }
+std::span<const KernelInfo> correlation_kernels() {
+  static constexpr std::string_view kDomain = "correlation";
+  static constexpr KernelInfo kRows[] = {
+      {"reduce_correlation", kDomain, "Pearson's r of x[N], y[N]", bytes_of_x<8>, flops_of_x<0, 7>,
+       prepare_pair<kY, kR>, run_correlation, example_pair},
+      {"reduce_covariance", kDomain, "sum of (x[N] - mean)(y[N] - mean) / (N - ddof)", bytes_of_x<8>, flops_of_x<0, 5>,
+       prepare_covariance, run_covariance, example_pair},
+      {"reduce_weighted_sum", kDomain, "sum of w[N] x[N]", bytes_of_x<8>, flops_of_x<0, 2>, prepare_pair<kW, kY>,
+       run_weighted_sum, example_weighted},
+      {"reduce_weighted_mean", kDomain, "sum of w[N] x[N] / sum of w", bytes_of_x<8>, flops_of_x<0, 3>,
+       prepare_pair<kW, kY>, run_weighted_mean, example_weighted},
+      {"reduce_covariance_matrix", kDomain, "c[C, C] of the columns of x[R, C]", bytes_of_matrix, flops_of_matrix,
+       prepare_covariance_matrix, run_covariance_matrix, example_matrix},
+      {"reduce_pearson_pairwise", kDomain, "r[C, C] of the columns of x[R, C]", bytes_of_matrix, flops_of_matrix,
+       prepare_matrix<kR>, run_pearson, example_matrix},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -92,23 +92,23 @@ double flops_of_transform(const KernelCall& call) {
 
 double flops_of_power(const KernelCall& call) { return 1.5 * length_of(call, "x"); }
 
-constexpr std::string_view kDomain = "fft";
-
-constexpr KernelInfo kRows[] = {
-    {"fft_radix2", kDomain, "y[N,2] = sum of x[N,2] e^(-2 pi i n k / N), N a power of two", bytes_of_complex<16>,
-     flops_of_transform<500>, prepare_complex<power_of_two>, run_complex<fft_radix2>, example_complex<2>, "y=x"},
-    {"fft_radix4", kDomain, "the same, N a power of four", bytes_of_complex<16>, flops_of_transform<425>,
-     prepare_complex<power_of_four>, run_complex<fft_radix4>, example_complex<4>, "y=x"},
-    {"ifft", kDomain, "y[N,2] = sum of x[N,2] e^(2 pi i n k / N) / N, any N", bytes_of_complex<16>,
-     flops_of_transform<500>, prepare_complex<any_length>, run_complex<ifft>, example_inverse, "y=x"},
-    {"fft_real", kDomain, "y[N/2+1,2] = bins 0 ... N/2 of real x[N], N even", bytes_of_x<8>, flops_of_transform<250>,
-     prepare_real, run_real, example_real, "y=x"},
-    {"spectral_power", kDomain, "y[M] = factor (re^2 + im^2) of x[M,2]", bytes_of_complex<12>, flops_of_power,
-     prepare_power, run_power, example_power},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> fft_kernels() { return kRows; }
+std::span<const KernelInfo> fft_kernels() {
+  static constexpr std::string_view kDomain = "fft";
+  static constexpr KernelInfo kRows[] = {
+      {"fft_radix2", kDomain, "y[N,2] = sum of x[N,2] e^(-2 pi i n k / N), N a power of two", bytes_of_complex<16>,
+       flops_of_transform<500>, prepare_complex<power_of_two>, run_complex<fft_radix2>, example_complex<2>, "y=x"},
+      {"fft_radix4", kDomain, "the same, N a power of four", bytes_of_complex<16>, flops_of_transform<425>,
+       prepare_complex<power_of_four>, run_complex<fft_radix4>, example_complex<4>, "y=x"},
+      {"ifft", kDomain, "y[N,2] = sum of x[N,2] e^(2 pi i n k / N) / N, any N", bytes_of_complex<16>,
+       flops_of_transform<500>, prepare_complex<any_length>, run_complex<ifft>, example_inverse, "y=x"},
+      {"fft_real", kDomain, "y[N/2+1,2] = bins 0 ... N/2 of real x[N], N even", bytes_of_x<8>, flops_of_transform<250>,
+       prepare_real, run_real, example_real, "y=x"},
+      {"spectral_power", kDomain, "y[M] = factor (re^2 + im^2) of x[M,2]", bytes_of_complex<12>, flops_of_power,
+       prepare_power, run_power, example_power},
+  };
+  return kRows;
+}
 
 }  // namespace graft

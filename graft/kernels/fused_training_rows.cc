@@ -103,21 +103,21 @@ double adam_clip_bytes(const KernelCall& call) {
 }
 double adam_clip_flops(const KernelCall& call) { return 17 * length_of(call, "grad"); }
 
-constexpr std::string_view kDomain = "fused_custom";
-
-constexpr KernelInfo kRows[] = {
-    {"fused_softmax_cross_entropy", kDomain, "loss[R] of logits[R,C]; grad[R,C] = grad_scale (softmax - onehot)",
-     cross_entropy_bytes, cross_entropy_flops, prepare_cross_entropy, run_cross_entropy, example_cross_entropy,
-     "grad=logits"},
-    {"fused_layernorm_dropout_residual", kDomain, "y[R,C] = layer_norm(x) mask / keep_prob + residual",
-     layernorm_dropout_bytes, flops_of_x<0, 11>, prepare_layernorm_dropout, run_layernorm_dropout,
-     example_layernorm_dropout, "y=x y=residual"},
-    {"fused_adam_clip_update", kDomain, "opt_adamw of grad[N] clipped by value or norm", adam_clip_bytes,
-     adam_clip_flops, prepare_adam_clip, run_adam_clip, example_adam_clip, "param=param m=m v=v"},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> fused_training_kernels() { return kRows; }
+std::span<const KernelInfo> fused_training_kernels() {
+  static constexpr std::string_view kDomain = "fused_custom";
+  static constexpr KernelInfo kRows[] = {
+      {"fused_softmax_cross_entropy", kDomain, "loss[R] of logits[R,C]; grad[R,C] = grad_scale (softmax - onehot)",
+       cross_entropy_bytes, cross_entropy_flops, prepare_cross_entropy, run_cross_entropy, example_cross_entropy,
+       "grad=logits"},
+      {"fused_layernorm_dropout_residual", kDomain, "y[R,C] = layer_norm(x) mask / keep_prob + residual",
+       layernorm_dropout_bytes, flops_of_x<0, 11>, prepare_layernorm_dropout, run_layernorm_dropout,
+       example_layernorm_dropout, "y=x y=residual"},
+      {"fused_adam_clip_update", kDomain, "opt_adamw of grad[N] clipped by value or norm", adam_clip_bytes,
+       adam_clip_flops, prepare_adam_clip, run_adam_clip, example_adam_clip, "param=param m=m v=v"},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -16,7 +16,7 @@ using test::GemmMatrix;
 using test::rounded;
 using test::same_bits;
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kInfinite = std::numeric_limits<float>::infinity();
 
 // The contract, written once more and as plainly as possible: blocks of 512, chains from +0, sums of blocks ascending.
 template <typename T, typename F>
@@ -263,11 +263,11 @@ TEST(MatmulNt, NanAndInfinityGoWhereTheyBelong) {
           GemmMatrix<float> rows = random.matrix<float>(70, 33);
           for (float& v : rows.values) v = std::fabs(v) + 0.5f;
           rows.at(65, 32) = NAN;
-          rows.at(2, 5) = -kInf;
+          rows.at(2, 5) = -kInfinite;
           const TestWeight w(context, kind, rows);
           Nt nt({m, 70, 33}, 9);
           for (float& v : nt.x.values) v = std::fabs(v) + 0.5f;
-          nt.x.at(1, 7) = kInf;
+          nt.x.at(1, 7) = kInfinite;
           nt.run(context, w.operand(), compute);
           for (int64_t t = 0; t < m; ++t) {
             for (int64_t o = 0; o < 70; ++o) {
@@ -275,9 +275,9 @@ TEST(MatmulNt, NanAndInfinityGoWhereTheyBelong) {
               if (o == 65 || (t == 1 && o == 2)) {
                 ASSERT_TRUE(std::isnan(got)) << t << " " << o;
               } else if (o == 2) {
-                ASSERT_EQ(got, -kInf);
+                ASSERT_EQ(got, -kInfinite);
               } else if (t == 1) {
-                ASSERT_EQ(got, kInf);
+                ASSERT_EQ(got, kInfinite);
               } else {
                 ASSERT_TRUE(std::isfinite(got));
               }

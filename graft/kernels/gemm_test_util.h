@@ -8,9 +8,9 @@
 #include <cstring>
 #include <vector>
 
-#include "graft/base/cpu.h"
 #include "graft/base/float16.h"
 #include "graft/kernels/gemm.h"
+#include "graft/kernels/test_support.h"
 
 namespace graft::test {
 
@@ -64,30 +64,5 @@ inline Weight pack(Context& context, DType type, const GemmMatrix<float>& rows) 
 inline float rounded(DType type, float x) {
   return type == DType::kBF16 ? to_float(to_bf16(x)) : type == DType::kF16 ? to_float(to_f16(x)) : x;
 }
-
-// Same bits, or both NaN.
-template <typename T>
-bool same_bits(const T* a, const T* b, size_t n) {
-  for (size_t i = 0; i < n; ++i) {
-    if (std::memcmp(a + i, b + i, sizeof(T)) != 0 && !(std::isnan(a[i]) && std::isnan(b[i]))) return false;
-  }
-  return true;
-}
-template <typename T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && same_bits(a.data(), b.data(), a.size());
-}
-
-// Restores the CPU level at the end of a test.
-class LevelGuard {
- public:
-  LevelGuard() : saved_(cpu_level()) {}
-  ~LevelGuard() { set_cpu_level(saved_); }
-  LevelGuard(const LevelGuard&) = delete;
-  LevelGuard& operator=(const LevelGuard&) = delete;
-
- private:
-  CpuLevel saved_;
-};
 
 }  // namespace graft::test

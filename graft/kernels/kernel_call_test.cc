@@ -8,7 +8,7 @@
 namespace graft {
 namespace {
 
-constexpr int64_t kSize = 500;
+constexpr int64_t kCallSize = 500;
 
 // Memory for a tensor that is aligned to its elements alone.
 class Arena {
@@ -39,7 +39,7 @@ Results run(const KernelInfo& kernel, Context& context, KernelCall& call) {
 // A call and what the kernel gives for it in memory of its own.
 struct Example {
   Example(const KernelInfo& row, Context& context) : kernel(row) {
-    kernel.example(owned, kSize, 3);
+    kernel.example(owned, kCallSize, 3);
     wanted = run(kernel, context, owned);
     kernel.prepare(owned);
     for (const auto& [output, t] : owned.outputs()) shapes[output] = t.shape;

@@ -3,6 +3,7 @@
 // Shared by the families' rows of the registry.
 
 #include <algorithm>
+#include <array>
 
 #include "graft/base/random.h"
 #include "graft/kernels/registry.h"
@@ -25,6 +26,16 @@ inline double length_of(const KernelCall& call, std::string_view name) {
   double n = 1;
   for (const int64_t d : call.in_shape(name)) n *= static_cast<double>(d);
   return n;
+}
+
+// The index of the parameter's word in `words`; the first if it is not given.
+template <size_t kCount>
+size_t choice(const KernelCall& call, std::string_view name, const std::array<std::string_view, kCount>& words) {
+  const std::string text = call.word(name, words[0]);
+  const auto at = std::find(words.begin(), words.end(), text);
+  GRAFT_CHECK(at != words.end(), "parameter '{}' is '{}', expected one of {}", name, printable(text, 40),
+              fmt::join(words, ", "));
+  return static_cast<size_t>(at - words.begin());
 }
 
 // KernelInfo::bytes and flops of a kernel that costs the same for each element of "x".

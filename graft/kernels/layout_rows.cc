@@ -20,7 +20,7 @@ double bytes_copied(const KernelCall& call) {
 }
 double no_flops(const KernelCall& /*call*/) { return 0; }
 
-constexpr char kX[] = "x", kAos[] = "aos", kSoa[] = "soa";
+constexpr char kMatrix[] = "x", kAos[] = "aos", kSoa[] = "soa";
 
 template <const char* kInput, const char* kOutput>
 ScratchNeed prepare_turned(KernelCall& call) {
@@ -36,14 +36,14 @@ void run_turned(Context& context, KernelCall& call) {
   kCopy(context, x, matrix(call.out<float>(kOutput), x.extent(1), x.extent(0)));
 }
 
-constexpr char kY[] = "y";
+constexpr char kTurned[] = "y";
 
-void example_matrix(KernelCall& call, int64_t size, uint64_t seed) {
+void example_turned(KernelCall& call, int64_t size, uint64_t seed) {
   int64_t rows = static_cast<int64_t>(std::sqrt(static_cast<double>(size)));
   int64_t columns = size / rows;
   if (size == 1000000) rows = columns = 1024;
   if (size == 10000000) rows = columns = 4096;
-  add_uniform(call, kX, {rows, columns}, seed);
+  add_uniform(call, kMatrix, {rows, columns}, seed);
 }
 int64_t num_records(int64_t size) {
   if (size == 1000000) return 262144;
@@ -57,19 +57,19 @@ void example_soa(KernelCall& call, int64_t size, uint64_t seed) {
   add_uniform(call, kSoa, {4, num_records(size)}, seed);
 }
 
-constexpr std::string_view kDomain = "layout";
-
-constexpr KernelInfo kRows[] = {
-    {"transpose_2d", kDomain, "y[C, R] = x[R, C] turned", bytes_copied<kX>, no_flops, prepare_turned<kX, kY>,
-     run_turned<transpose_2d, kX, kY>, example_matrix},
-    {"repack_aos_to_soa", kDomain, "soa[f, n] of n records of f fields", bytes_copied<kAos>, no_flops,
-     prepare_turned<kAos, kSoa>, run_turned<repack_aos_to_soa, kAos, kSoa>, example_aos},
-    {"repack_soa_to_aos", kDomain, "aos[n, f] of f arrays of n", bytes_copied<kSoa>, no_flops,
-     prepare_turned<kSoa, kAos>, run_turned<repack_soa_to_aos, kSoa, kAos>, example_soa},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> layout_kernels() { return kRows; }
+std::span<const KernelInfo> layout_kernels() {
+  static constexpr std::string_view kDomain = "layout";
+  static constexpr KernelInfo kRows[] = {
+      {"transpose_2d", kDomain, "y[C, R] = x[R, C] turned", bytes_copied<kMatrix>, no_flops,
+       prepare_turned<kMatrix, kTurned>, run_turned<transpose_2d, kMatrix, kTurned>, example_turned},
+      {"repack_aos_to_soa", kDomain, "soa[f, n] of n records of f fields", bytes_copied<kAos>, no_flops,
+       prepare_turned<kAos, kSoa>, run_turned<repack_aos_to_soa, kAos, kSoa>, example_aos},
+      {"repack_soa_to_aos", kDomain, "aos[n, f] of f arrays of n", bytes_copied<kSoa>, no_flops,
+       prepare_turned<kSoa, kAos>, run_turned<repack_soa_to_aos, kSoa, kAos>, example_soa},
+  };
+  return kRows;
+}
 
 }  // namespace graft

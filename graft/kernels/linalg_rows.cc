@@ -9,8 +9,6 @@
 namespace graft {
 namespace {
 
-constexpr std::string_view kDomain = "linalg";
-
 template <typename T, size_t kRank>
 View<T, static_cast<int>(kRank)> output_view(std::span<T> x, std::array<int64_t, kRank> extents) {
   std::array<int64_t, kRank> strides;
@@ -204,19 +202,21 @@ void example_outer(KernelCall& call, int64_t size, uint64_t seed) {
   add_uniform(call, "v", {size >= 1000000 ? rows : std::min<int64_t>(size, 101)}, seed);
 }
 
-constexpr KernelInfo kRows[] = {
-    {"spmv_csr", kDomain, "y[R] = A x, A by rows", spmv_bytes, spmv_flops, prepare_spmv, run_spmv, example_spmv},
-    {"matmul_batched", kDomain, "c[B,M,N] = a[B,M,K] b[B,K,N]", matmul_bytes, matmul_flops, prepare_matmul, run_matmul,
-     example_matmul},
-    {"matvec", kDomain, "y[R] = A[R,C] x", per_entry<4>, per_entry<2>, prepare_matvec, run_matvec, example_matvec},
-    {"triangular_solve", kDomain, "x[n,m] with a[n,n] x = b", solve_bytes, solve_flops, prepare_solve, run_solve,
-     example_solve, "x=b"},
-    {"outer_product", kDomain, "y[m,n] = u[i] v[j]", per_product<4>, per_product<1>, prepare_outer, run_outer,
-     example_outer},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> linalg_kernels() { return kRows; }
+std::span<const KernelInfo> linalg_kernels() {
+  static constexpr std::string_view kDomain = "linalg";
+  static constexpr KernelInfo kRows[] = {
+      {"spmv_csr", kDomain, "y[R] = A x, A by rows", spmv_bytes, spmv_flops, prepare_spmv, run_spmv, example_spmv},
+      {"matmul_batched", kDomain, "c[B,M,N] = a[B,M,K] b[B,K,N]", matmul_bytes, matmul_flops, prepare_matmul,
+       run_matmul, example_matmul},
+      {"matvec", kDomain, "y[R] = A[R,C] x", per_entry<4>, per_entry<2>, prepare_matvec, run_matvec, example_matvec},
+      {"triangular_solve", kDomain, "x[n,m] with a[n,n] x = b", solve_bytes, solve_flops, prepare_solve, run_solve,
+       example_solve, "x=b"},
+      {"outer_product", kDomain, "y[m,n] = u[i] v[j]", per_product<4>, per_product<1>, prepare_outer, run_outer,
+       example_outer},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -7,7 +7,7 @@
 namespace graft {
 namespace {
 
-ScratchNeed prepare_cross_entropy(KernelCall& call) {
+ScratchNeed prepare_loss_ce(KernelCall& call) {
   check_targets(call);
   if (call.has_input("weight")) {
     const int64_t columns = call.in_shape("logits")[1];
@@ -21,9 +21,9 @@ ScratchNeed prepare_cross_entropy(KernelCall& call) {
   return {};
 }
 
-void example_cross_entropy(KernelCall& call, int64_t size, uint64_t seed) { add_logits(call, size, 100, seed); }
+void example_loss_ce(KernelCall& call, int64_t size, uint64_t seed) { add_logits(call, size, 100, seed); }
 
-void run_cross_entropy(Context& context, KernelCall& call) {
+void run_loss_ce(Context& context, KernelCall& call) {
   const std::span<const float> weight = call.has_input("weight") ? call.in<float>("weight") : std::span<const float>();
   const LossValue loss =
       loss_cross_entropy(context, call.in_view<float, 2>("logits"), call.in<int32_t>("targets"), weight,
@@ -32,10 +32,8 @@ void run_cross_entropy(Context& context, KernelCall& call) {
   call.out<float>("mean")[0] = loss.mean;
 }
 
-double cross_entropy_bytes(const KernelCall& call) {
-  return 4 * length_of(call, "logits") + 8 * length_of(call, "targets");
-}
-double cross_entropy_flops(const KernelCall& call) { return (kTranscendental + 2) * length_of(call, "logits"); }
+double loss_ce_bytes(const KernelCall& call) { return 4 * length_of(call, "logits") + 8 * length_of(call, "targets"); }
+double loss_ce_flops(const KernelCall& call) { return (kTranscendental + 2) * length_of(call, "logits"); }
 
 ScratchNeed prepare_pair(KernelCall& call, std::string_view mean) {
   same_shape(call, "pred", "target");
@@ -61,7 +59,7 @@ ScratchNeed prepare_bce(KernelCall& call) {
   return prepare_pointwise(call);
 }
 
-void example_pair(KernelCall& call, int64_t size, uint64_t seed) {
+void example_targets(KernelCall& call, int64_t size, uint64_t seed) {
   add_uniform(call, "pred", {size}, seed);
   add_uniform(call, "target", {size}, seed);
 }
@@ -105,25 +103,25 @@ double flops_of_pred(const KernelCall& call) {
 }
 double pair_bytes(const KernelCall& call) { return 8 * length_of(call, "pred"); }
 
-constexpr std::string_view kDomain = "losses";
-
-constexpr KernelInfo kRows[] = {
-    {"loss_cross_entropy", kDomain, "per_row[R] = w[t] (ln sum e^logits[R,C] - logits[t]); sum; mean",
-     cross_entropy_bytes, cross_entropy_flops, prepare_cross_entropy, run_cross_entropy, example_cross_entropy},
-    {"loss_mse", kDomain, "sum of (pred[N] - target[N])^2; mean", pair_bytes, flops_of_pred<0, 3>, prepare_pointwise,
-     run_mse, example_pair},
-    {"loss_mae", kDomain, "sum of |pred[N] - target[N]|; mean", pair_bytes, flops_of_pred<0, 3>, prepare_pointwise,
-     run_mae, example_pair},
-    {"loss_huber", kDomain, "sum of d^2 / 2 or delta (d - delta / 2), d = |pred[N] - target[N]|; mean", pair_bytes,
-     flops_of_pred<0, 5>, prepare_huber, run_huber, example_pair},
-    {"loss_kl_div", kDomain, "sum of target[R,C] ln(target / max(pred[R,C], eps)); batchmean", pair_bytes,
-     flops_of_pred<2, 2>, prepare_kl_div, run_kl_div, example_kl_div},
-    {"loss_bce", kDomain, "sum of -(target[N] ln pred[N] + (1 - target) ln(1 - pred)); mean", pair_bytes,
-     flops_of_pred<2, 5>, prepare_bce, run_bce, example_bce},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> loss_kernels() { return kRows; }
+std::span<const KernelInfo> loss_kernels() {
+  static constexpr std::string_view kDomain = "losses";
+  static constexpr KernelInfo kRows[] = {
+      {"loss_cross_entropy", kDomain, "per_row[R] = w[t] (ln sum e^logits[R,C] - logits[t]); sum; mean", loss_ce_bytes,
+       loss_ce_flops, prepare_loss_ce, run_loss_ce, example_loss_ce},
+      {"loss_mse", kDomain, "sum of (pred[N] - target[N])^2; mean", pair_bytes, flops_of_pred<0, 3>, prepare_pointwise,
+       run_mse, example_targets},
+      {"loss_mae", kDomain, "sum of |pred[N] - target[N]|; mean", pair_bytes, flops_of_pred<0, 3>, prepare_pointwise,
+       run_mae, example_targets},
+      {"loss_huber", kDomain, "sum of d^2 / 2 or delta (d - delta / 2), d = |pred[N] - target[N]|; mean", pair_bytes,
+       flops_of_pred<0, 5>, prepare_huber, run_huber, example_targets},
+      {"loss_kl_div", kDomain, "sum of target[R,C] ln(target / max(pred[R,C], eps)); batchmean", pair_bytes,
+       flops_of_pred<2, 2>, prepare_kl_div, run_kl_div, example_kl_div},
+      {"loss_bce", kDomain, "sum of -(target[N] ln pred[N] + (1 - target) ln(1 - pred)); mean", pair_bytes,
+       flops_of_pred<2, 5>, prepare_bce, run_bce, example_bce},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -10,7 +10,7 @@
 namespace graft {
 namespace {
 
-constexpr uint64_t kAll = uint64_t{1} << 32;
+constexpr uint64_t kAllBits = uint64_t{1} << 32;
 
 // Of the bits in order; NaN counts as one pattern.
 class Hash {
@@ -41,9 +41,9 @@ uint64_t hash_of(Context& context, Map map, uint64_t stride) {
   constexpr size_t kBatch = 1 << 18;
   std::vector<float> x(kBatch), y(kBatch);
   Hash hash;
-  for (uint64_t bits = 0; bits < kAll;) {
+  for (uint64_t bits = 0; bits < kAllBits;) {
     for (float& v : x) {
-      v = std::bit_cast<float>(static_cast<uint32_t>(std::min(bits, kAll - 1)));
+      v = std::bit_cast<float>(static_cast<uint32_t>(std::min(bits, kAllBits - 1)));
       bits += stride;
     }
     map(context, x, y);
@@ -57,7 +57,7 @@ struct Recorded {
   Map map;
   uint64_t sampled;  // recorded on x86-64
 };
-constexpr uint64_t kStride = 9973;  // prime: exponents and signs are all met
+constexpr uint64_t kHashStride = 9973;  // prime: exponents and signs are all met
 constexpr Recorded kMaps[] = {
     {"map_exp", [](Context& c, std::span<const float> x, std::span<float> y) { map_exp(c, x, y); },
      9309131537565422377u},
@@ -90,7 +90,7 @@ void check_hashes(Context& context, uint64_t stride) {
     for (const CpuLevel level : cpu_levels_available()) {  // scalar is the first
       set_cpu_level(level);
       const uint64_t got = hash_of(context, r.map, stride);
-      if (stride != kStride && level == CpuLevel::kScalar) want = got;
+      if (stride != kHashStride && level == CpuLevel::kScalar) want = got;
       EXPECT_EQ(got, want) << r.name << ", " << cpu_level_name(level);
     }
   }
@@ -99,7 +99,7 @@ void check_hashes(Context& context, uint64_t stride) {
 
 TEST(MapHash, TranscendentalMapsGiveTheSameBitsEverywhere) {
   test::TestContext t(1);
-  check_hashes(t.context, kStride);
+  check_hashes(t.context, kHashStride);
 }
 TEST(SlowMapHash, TranscendentalMapsGiveTheSameBitsEverywhereOverAllInputs) {
   test::TestContext t(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));

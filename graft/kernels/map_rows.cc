@@ -112,49 +112,50 @@ void run_compare(Context& context, KernelCall& call) {
 constexpr std::string_view kUnaryDomain = "elementwise_unary", kActivation = "activations",
                            kBinaryDomain = "elementwise_binary";
 
-constexpr KernelInfo kRows[] = {
-    {"map_exp", kUnaryDomain, "y[N] = e^x", bytes_of_x<8>, flops_of_x<1, 0>, prepare_unary, run_unary<map_exp>,
-     example_x, "y=x"},
-    {"map_log", kUnaryDomain, "y[N] = ln x", bytes_of_x<8>, flops_of_x<1, 0>, prepare_unary, run_unary<map_log>,
-     example_positive, "y=x"},
-    {"map_sigmoid", kUnaryDomain, "y[N] = 1 / (1 + e^-x)", bytes_of_x<8>, flops_of_x<1, 3>, prepare_unary,
-     run_unary<map_sigmoid>, example_x, "y=x"},
-    {"map_tanh", kUnaryDomain, "y[N] = tanh x", bytes_of_x<8>, flops_of_x<1, 0>, prepare_unary, run_unary<map_tanh>,
-     example_x, "y=x"},
-    {"map_softplus", kUnaryDomain, "y[N] = ln(1 + e^x)", bytes_of_x<8>, flops_of_x<2, 3>, prepare_unary,
-     run_unary<map_softplus>, example_x, "y=x"},
-    {"map_clamp", kUnaryDomain, "y[N] = min(max(x, lo), hi)", bytes_of_x<8>, flops_of_x<0, 2>, prepare_unary, run_clamp,
-     example_x, "y=x"},
-    {"map_abs", kUnaryDomain, "y[N] = |x|", bytes_of_x<8>, flops_of_x<0, 1>, prepare_unary, run_unary<map_abs>,
-     example_x, "y=x"},
-
-    {"map_relu", kActivation, "y[N] = max(x, 0)", bytes_of_x<8>, flops_of_x<0, 1>, prepare_unary, run_unary<map_relu>,
-     example_x, "y=x"},
-    {"map_leaky_relu", kActivation, "y[N] = x > 0 ? x : alpha x", bytes_of_x<8>, flops_of_x<0, 2>, prepare_unary,
-     run_leaky_relu, example_x, "y=x"},
-    {"map_elu", kActivation, "y[N] = x > 0 ? x : alpha (e^x - 1)", bytes_of_x<8>, flops_of_x<1, 2>, prepare_unary,
-     run_elu, example_x, "y=x"},
-    {"map_gelu", kActivation, "y[N] = x Phi(x), or its tanh form", bytes_of_x<8>, flops_of_x<1, 8>, prepare_gelu,
-     run_gelu, example_x, "y=x"},
-    {"map_silu", kActivation, "y[N] = x sigmoid(x)", bytes_of_x<8>, flops_of_x<1, 4>, prepare_unary,
-     run_unary<map_silu>, example_x, "y=x"},
-    {"map_mish", kActivation, "y[N] = x tanh(softplus x)", bytes_of_x<8>, flops_of_x<1, 7>, prepare_unary,
-     run_unary<map_mish>, example_x, "y=x"},
-
-    {"map_add", kBinaryDomain, "y[N] = a + b", bytes_of_a<12>, flops_of_a<1>, prepare_binary, run_binary<map_add>,
-     example_binary, "y=a y=b"},
-    {"map_mul", kBinaryDomain, "y[N] = a b", bytes_of_a<12>, flops_of_a<1>, prepare_binary, run_binary<map_mul>,
-     example_binary, "y=a y=b"},
-    {"map_div", kBinaryDomain, "y[N] = a / b", bytes_of_a<12>, flops_of_a<1>, prepare_binary, run_binary<map_div>,
-     example_binary, "y=a y=b"},
-    {"map_fma", kBinaryDomain, "y[N] = a b + c, rounded once", bytes_of_a<16>, flops_of_a<2>, prepare_fma, run_fma,
-     example_fma, "y=a y=b y=c"},
-    {"map_compare", kBinaryDomain, "mask[N] = a op b", bytes_of_a<9>, flops_of_a<1>, prepare_compare_op, run_compare,
-     example_binary},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> map_kernels() { return kRows; }
+std::span<const KernelInfo> map_kernels() {
+  static constexpr KernelInfo kRows[] = {
+      {"map_exp", kUnaryDomain, "y[N] = e^x", bytes_of_x<8>, flops_of_x<1, 0>, prepare_unary, run_unary<map_exp>,
+       example_x, "y=x"},
+      {"map_log", kUnaryDomain, "y[N] = ln x", bytes_of_x<8>, flops_of_x<1, 0>, prepare_unary, run_unary<map_log>,
+       example_positive, "y=x"},
+      {"map_sigmoid", kUnaryDomain, "y[N] = 1 / (1 + e^-x)", bytes_of_x<8>, flops_of_x<1, 3>, prepare_unary,
+       run_unary<map_sigmoid>, example_x, "y=x"},
+      {"map_tanh", kUnaryDomain, "y[N] = tanh x", bytes_of_x<8>, flops_of_x<1, 0>, prepare_unary, run_unary<map_tanh>,
+       example_x, "y=x"},
+      {"map_softplus", kUnaryDomain, "y[N] = ln(1 + e^x)", bytes_of_x<8>, flops_of_x<2, 3>, prepare_unary,
+       run_unary<map_softplus>, example_x, "y=x"},
+      {"map_clamp", kUnaryDomain, "y[N] = min(max(x, lo), hi)", bytes_of_x<8>, flops_of_x<0, 2>, prepare_unary,
+       run_clamp, example_x, "y=x"},
+      {"map_abs", kUnaryDomain, "y[N] = |x|", bytes_of_x<8>, flops_of_x<0, 1>, prepare_unary, run_unary<map_abs>,
+       example_x, "y=x"},
+
+      {"map_relu", kActivation, "y[N] = max(x, 0)", bytes_of_x<8>, flops_of_x<0, 1>, prepare_unary, run_unary<map_relu>,
+       example_x, "y=x"},
+      {"map_leaky_relu", kActivation, "y[N] = x > 0 ? x : alpha x", bytes_of_x<8>, flops_of_x<0, 2>, prepare_unary,
+       run_leaky_relu, example_x, "y=x"},
+      {"map_elu", kActivation, "y[N] = x > 0 ? x : alpha (e^x - 1)", bytes_of_x<8>, flops_of_x<1, 2>, prepare_unary,
+       run_elu, example_x, "y=x"},
+      {"map_gelu", kActivation, "y[N] = x Phi(x), or its tanh form", bytes_of_x<8>, flops_of_x<1, 8>, prepare_gelu,
+       run_gelu, example_x, "y=x"},
+      {"map_silu", kActivation, "y[N] = x sigmoid(x)", bytes_of_x<8>, flops_of_x<1, 4>, prepare_unary,
+       run_unary<map_silu>, example_x, "y=x"},
+      {"map_mish", kActivation, "y[N] = x tanh(softplus x)", bytes_of_x<8>, flops_of_x<1, 7>, prepare_unary,
+       run_unary<map_mish>, example_x, "y=x"},
+
+      {"map_add", kBinaryDomain, "y[N] = a + b", bytes_of_a<12>, flops_of_a<1>, prepare_binary, run_binary<map_add>,
+       example_binary, "y=a y=b"},
+      {"map_mul", kBinaryDomain, "y[N] = a b", bytes_of_a<12>, flops_of_a<1>, prepare_binary, run_binary<map_mul>,
+       example_binary, "y=a y=b"},
+      {"map_div", kBinaryDomain, "y[N] = a / b", bytes_of_a<12>, flops_of_a<1>, prepare_binary, run_binary<map_div>,
+       example_binary, "y=a y=b"},
+      {"map_fma", kBinaryDomain, "y[N] = a b + c, rounded once", bytes_of_a<16>, flops_of_a<2>, prepare_fma, run_fma,
+       example_fma, "y=a y=b y=c"},
+      {"map_compare", kBinaryDomain, "mask[N] = a op b", bytes_of_a<9>, flops_of_a<1>, prepare_compare_op, run_compare,
+       example_binary},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "graft/base/float16.h"
-#include "graft/kernels/test_support.h"
+#include "graft/kernels/gemm_test_util.h"
 
 namespace graft {
 namespace {
@@ -51,9 +51,7 @@ float folded_sum(int64_t n, bool continues, float total, const std::function<flo
   return n == 0 && !continues ? 0.0f : total;
 }
 
-float rounded(DType type, float x) {
-  return type == DType::kBF16 ? to_float(to_bf16(x)) : type == DType::kF16 ? to_float(to_f16(x)) : x;
-}
+using test::rounded;
 
 enum class WeightKind { kRows, kF32, kBF16, kF16 };
 

@@ -118,22 +118,22 @@ double batch_norm_bytes(const KernelCall& call) {
 }
 double batch_norm_flops(const KernelCall& call) { return (call.flag("training", true) ? 8 : 2) * length_of(call, "x"); }
 
-constexpr std::string_view kDomain = "normalization";
-
-constexpr KernelInfo kRows[] = {
-    {"layer_norm", kDomain, "y[R,C] = (x - mean) / sqrt(var + eps) gamma + beta", bytes_of_x<8>, flops_of_x<0, 8>,
-     prepare_layer_norm, run_layer_norm, example_rows, "y=x"},
-    {"batch_norm", kDomain, "y[N,C,L] = (x - mean) / sqrt(var + eps) gamma + beta per channel; running moments",
-     batch_norm_bytes, batch_norm_flops, prepare_batch_norm, run_batch_norm, example_batch_norm,
-     "y=x running_mean=running_mean running_var=running_var"},
-    {"rms_norm", kDomain, "y[R,C] = x / sqrt(mean x^2 + eps) gamma", bytes_of_x<8>, flops_of_x<0, 4>, prepare_rms_norm,
-     run_rms_norm, example_rows, "y=x"},
-    {"group_norm", kDomain, "y[N,C,L] = layer norm over C / groups channels", bytes_of_x<8>, flops_of_x<0, 8>,
-     prepare_group_norm, run_group_norm, example_group_norm, "y=x"},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> norm_kernels() { return kRows; }
+std::span<const KernelInfo> norm_kernels() {
+  static constexpr std::string_view kDomain = "normalization";
+  static constexpr KernelInfo kRows[] = {
+      {"layer_norm", kDomain, "y[R,C] = (x - mean) / sqrt(var + eps) gamma + beta", bytes_of_x<8>, flops_of_x<0, 8>,
+       prepare_layer_norm, run_layer_norm, example_rows, "y=x"},
+      {"batch_norm", kDomain, "y[N,C,L] = (x - mean) / sqrt(var + eps) gamma + beta per channel; running moments",
+       batch_norm_bytes, batch_norm_flops, prepare_batch_norm, run_batch_norm, example_batch_norm,
+       "y=x running_mean=running_mean running_var=running_var"},
+      {"rms_norm", kDomain, "y[R,C] = x / sqrt(mean x^2 + eps) gamma", bytes_of_x<8>, flops_of_x<0, 4>,
+       prepare_rms_norm, run_rms_norm, example_rows, "y=x"},
+      {"group_norm", kDomain, "y[N,C,L] = layer norm over C / groups channels", bytes_of_x<8>, flops_of_x<0, 8>,
+       prepare_group_norm, run_group_norm, example_group_norm, "y=x"},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -86,26 +86,26 @@ double flops_of_grad(const KernelCall& call) {
   return kOps * length_of(call, "grad");
 }
 
-constexpr std::string_view kDomain = "optimizers";
-
-constexpr KernelInfo kRows[] = {
-    {"opt_sgd", kDomain, "param[N] -= lr grad[N]", bytes_of_grad<12>, flops_of_grad<2>, prepare_sgd, run_sgd,
-     example_sgd, "param=param"},
-    {"opt_sgd_momentum", kDomain, "velocity[N] = momentum velocity + grad[N]; param[N] -= lr velocity",
-     bytes_of_grad<20>, flops_of_grad<4>, prepare_momentum, run_momentum, example_momentum,
-     "param=param velocity=velocity"},
-    {"opt_adam", kDomain, "m[N], v[N], param[N] by Adam with bias correction", bytes_of_grad<28>, flops_of_grad<14>,
-     prepare_adam, run_adam, example_adam, "param=param m=m v=v"},
-    {"opt_adamw", kDomain, "param[N] *= 1 - lr weight_decay, then opt_adam", bytes_of_grad<28>, flops_of_grad<15>,
-     prepare_adam, run_adamw, example_adam, "param=param m=m v=v"},
-    {"grad_clip_norm", kDomain, "grad[N] scaled to a norm of at most max_norm; norm", bytes_of_grad<12>,
-     flops_of_grad<3>, prepare_clip_norm, run_clip_norm, example_clip_norm, "grad=grad"},
-    {"grad_clip_value", kDomain, "grad[N] clamped to [-max_value, max_value]", bytes_of_grad<8>, flops_of_grad<2>,
-     prepare_clip_value, run_clip_value, example_clip_value, "grad=grad"},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> optimizer_kernels() { return kRows; }
+std::span<const KernelInfo> optimizer_kernels() {
+  static constexpr std::string_view kDomain = "optimizers";
+  static constexpr KernelInfo kRows[] = {
+      {"opt_sgd", kDomain, "param[N] -= lr grad[N]", bytes_of_grad<12>, flops_of_grad<2>, prepare_sgd, run_sgd,
+       example_sgd, "param=param"},
+      {"opt_sgd_momentum", kDomain, "velocity[N] = momentum velocity + grad[N]; param[N] -= lr velocity",
+       bytes_of_grad<20>, flops_of_grad<4>, prepare_momentum, run_momentum, example_momentum,
+       "param=param velocity=velocity"},
+      {"opt_adam", kDomain, "m[N], v[N], param[N] by Adam with bias correction", bytes_of_grad<28>, flops_of_grad<14>,
+       prepare_adam, run_adam, example_adam, "param=param m=m v=v"},
+      {"opt_adamw", kDomain, "param[N] *= 1 - lr weight_decay, then opt_adam", bytes_of_grad<28>, flops_of_grad<15>,
+       prepare_adam, run_adamw, example_adam, "param=param m=m v=v"},
+      {"grad_clip_norm", kDomain, "grad[N] scaled to a norm of at most max_norm; norm", bytes_of_grad<12>,
+       flops_of_grad<3>, prepare_clip_norm, run_clip_norm, example_clip_norm, "grad=grad"},
+      {"grad_clip_value", kDomain, "grad[N] clamped to [-max_value, max_value]", bytes_of_grad<8>, flops_of_grad<2>,
+       prepare_clip_value, run_clip_value, example_clip_value, "grad=grad"},
+  };
+  return kRows;
+}
 
 }  // namespace graft

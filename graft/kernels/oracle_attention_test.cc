@@ -170,7 +170,7 @@ Wants scores(const KernelCall& call) {
   return {{"scores", y, 1e-6, 3e-6 * std::sqrt(static_cast<double>(s[2]))}};
 }
 
-constexpr Oracle kOracles[] = {
+constexpr Oracle kAttentionOracles[] = {
     {"attention_sdpa", draw_attention<false, Heads::kEqual>, attention},
     {"attention_flash", draw_attention<true, Heads::kEqual>, attention},
     {"attention_mqa", draw_attention<true, Heads::kOne>, attention},
@@ -189,6 +189,6 @@ constexpr Oracle kOracles[] = {
 
 }  // namespace
 
-std::span<const Oracle> attention_oracles() { return kOracles; }
+std::span<const Oracle> attention_oracles() { return kAttentionOracles; }
 
 }  // namespace graft::oracle

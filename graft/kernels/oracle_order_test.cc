@@ -209,7 +209,7 @@ Wants normals(const KernelCall& call) {
   return {{"y", y, 2e-6, 4e-6}};
 }
 
-constexpr Oracle kOracles[] = {
+constexpr Oracle kOrderOracles[] = {
     {"sort_radix", draw_radix, radix},
     {"sort_bitonic", draw_numbers<0>,
      [](const KernelCall& c) -> Wants {
@@ -286,6 +286,6 @@ constexpr Oracle kOracles[] = {
 
 }  // namespace
 
-std::span<const Oracle> order_oracles() { return kOracles; }
+std::span<const Oracle> order_oracles() { return kOrderOracles; }
 
 }  // namespace graft::oracle

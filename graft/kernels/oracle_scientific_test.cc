@@ -379,7 +379,7 @@ Wants monte_carlo(const KernelCall& call) {
   return {{"estimate", {m}, 4e-6}, {"std_error", {n > 1 ? std::sqrt(variance / size) : kNaN}, 2e-4}};
 }
 
-constexpr Oracle kOracles[] = {
+constexpr Oracle kScientificOracles[] = {
     {"fft_radix2", draw_power<2>, forward},
     {"fft_radix4", draw_power<4>, forward},
     {"ifft",
@@ -463,6 +463,6 @@ constexpr Oracle kOracles[] = {
 
 }  // namespace
 
-std::span<const Oracle> scientific_oracles() { return kOracles; }
+std::span<const Oracle> scientific_oracles() { return kScientificOracles; }
 
 }  // namespace graft::oracle

@@ -293,7 +293,7 @@ Wants layernorm_dropout(const KernelCall& call) {
   }
   return {{"y", y, 4e-6, norm_error(call) / keep}};
 }
-constexpr Oracle kOracles[] = {
+constexpr Oracle kTrainingOracles[] = {
     {"softmax_stable", draw_broken_logits,
      [](const KernelCall& c) -> Wants {
        return {{"y", softmax_of(c), 4e-6, 1e-9}};
@@ -428,6 +428,6 @@ constexpr Oracle kOracles[] = {
 
 }  // namespace
 
-std::span<const Oracle> training_oracles() { return kOracles; }
+std::span<const Oracle> training_oracles() { return kTrainingOracles; }
 
 }  // namespace graft::oracle

@@ -5,13 +5,13 @@
 namespace graft::oracle {
 namespace {
 
-constexpr int64_t kMost = 20000;
+constexpr int64_t kMostElements = 20000;
 
 // ---- reductions
 
 template <bool kEmpty>
 void draw_x(Draw& d, KernelCall& call) {
-  d.add(call, "x", {d.size(kMost, kEmpty ? 0 : 1)}, d.one_of({1.0, 1e-3, 300.0}),
+  d.add(call, "x", {d.size(kMostElements, kEmpty ? 0 : 1)}, d.one_of({1.0, 1e-3, 300.0}),
         d.kind({Kind::kOffset, Kind::kTies, Kind::kNan, Kind::kInfinite}));
 }
 void draw_moment(Draw& d, KernelCall& call) {
@@ -57,7 +57,7 @@ Wants variance(const KernelCall& call, bool root) {
 void draw_histogram(Draw& d, KernelCall& call) {
   const int64_t bins = d.one_of<int64_t>({1, 2, 10, 256, 1000});
   const double low = static_cast<double>(d.range(-8, 0)), high = static_cast<double>(d.range(1, 9));
-  for (float& v : d.add(call, "x", {d.size(kMost)})) {
+  for (float& v : d.add(call, "x", {d.size(kMostElements)})) {
     // Away from the edges of bins, where f32 and f64 may differ, but for lo, hi and what falls out.
     v = static_cast<float>(low + (static_cast<double>(d.range(-2, bins + 1)) + d.uniform(0.02, 0.98)) * (high - low) /
                                      static_cast<double>(bins));
@@ -77,12 +77,12 @@ Wants histogram(const KernelCall& call) {
 }
 
 void draw_masked(Draw& d, KernelCall& call) {
-  const int64_t n = d.size(kMost);
+  const int64_t n = d.size(kMostElements);
   d.add(call, "x", {n}, 1, d.kind({Kind::kOffset, Kind::kNan, Kind::kInfinite}));
   d.add_mask(call, "mask", {n}, d.uniform(0, 1));
 }
 void draw_threshold(Draw& d, KernelCall& call) {
-  d.add(call, "x", {d.size(kMost)}, 1, d.kind({Kind::kTies, Kind::kNan, Kind::kInfinite}));
+  d.add(call, "x", {d.size(kMostElements)}, 1, d.kind({Kind::kTies, Kind::kNan, Kind::kInfinite}));
   set(call, "threshold", d.one_of({0.25, 0.0, 1.0, -1.0, 1e6, -1e6}));
 }
 Values kept(const KernelCall& call) {
@@ -108,7 +108,7 @@ Values selected(const KernelCall& call) {
 // ---- correlation
 
 void draw_pair(Draw& d, KernelCall& call) {
-  const int64_t n = d.size(kMost);
+  const int64_t n = d.size(kMostElements);
   const auto x = d.add(call, "x", {n}, 1, d.kind({Kind::kOffset, Kind::kTies, Kind::kNan}));
   const auto y = d.add(call, "y", {n}, 1, d.kind({Kind::kOffset}));
   const bool constant = d.chance(0.1);
@@ -122,7 +122,7 @@ double correlation(const Values& x, const Values& y) {
   return std::clamp(covariance(x, y, 0) / std::sqrt(xx) / std::sqrt(yy), -1.0, 1.0);
 }
 void draw_weighted(Draw& d, KernelCall& call) {
-  const int64_t n = d.size(kMost);
+  const int64_t n = d.size(kMostElements);
   d.add(call, "x", {n}, 1, d.kind({Kind::kOffset, Kind::kNan}));
   const bool zero = d.chance(0.1);
   const double low = d.one_of({0.0, -0.2});
@@ -193,7 +193,7 @@ Wants map_of(const KernelCall& call, Function function, double relative, double 
 }
 double sigmoid(double x) { return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x)); }
 double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x))); }
-double rounded(double x) { return static_cast<double>(static_cast<float>(x)); }
+double to_f32_and_back(double x) { return static_cast<double>(static_cast<float>(x)); }
 double gelu(double x, const KernelCall& call) {
   if (call.word("approximate", "tanh") == "none") return 0.5 * x * std::erfc(-x / std::numbers::sqrt2);
   return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
@@ -231,7 +231,7 @@ bool compare(const std::string& op, double a, double b) {
 // ---- scans
 
 void draw_scan(Draw& d, KernelCall& call) {
-  const int64_t n = d.size(kMost);
+  const int64_t n = d.size(kMostElements);
   const auto x = call.add_input("x", DType::kU32, {n}).data.as<uint32_t>();
   const bool wraps = d.chance(0.5);
   for (int64_t i = 0; i < n; ++i) x[at(i)] = wraps ? d.word() : d.word() % 1000;
@@ -262,7 +262,7 @@ std::array<double, 4> products(const KernelCall& call, int64_t row) {
           sum_of(n, [&](size_t i) { return std::fabs(a[i] * b[i]); })};
 }
 
-constexpr Oracle kOracles[] = {
+constexpr Oracle kVectorOracles[] = {
     {"reduce_sum", draw_x<true>,
      [](const KernelCall& c) -> Wants {
        return {{"y", {sum_of(in(c, "x"))}, 1e-6, 2e-6 * sum_abs(in(c, "x"))}};
@@ -358,7 +358,7 @@ constexpr Oracle kOracles[] = {
        return map_of(
            c,
            [](double x, const KernelCall& call) {
-             return std::min(std::max(x, rounded(call.real("lo", 0))), rounded(call.real("hi", 0)));
+             return std::min(std::max(x, to_f32_and_back(call.real("lo", 0))), to_f32_and_back(call.real("hi", 0)));
            },
            0, 0);
      }},
@@ -464,6 +464,6 @@ constexpr Oracle kOracles[] = {
 
 }  // namespace
 
-std::span<const Oracle> vector_oracles() { return kOracles; }
+std::span<const Oracle> vector_oracles() { return kVectorOracles; }
 
 }  // namespace graft::oracle

@@ -65,7 +65,7 @@ ScratchNeed prepare_normal(KernelCall& call) {
               call.natural("first", 0));
   return prepare_values(call);
 }
-ScratchNeed prepare_mask(KernelCall& call) {
+ScratchNeed prepare_dropout(KernelCall& call) {
   const double keep = call.real("keep_prob", 0.9);
   GRAFT_CHECK(keep >= 0 && keep <= 1, "parameter 'keep_prob' is {}, expected 0 to 1", keep);
   call.make("mask", DType::kU8, {draws(call)});
@@ -77,7 +77,7 @@ template <Values kDraw>
 void run_values(Context& context, KernelCall& call) {
   kDraw(context, call.natural("seed", 0), call.natural("stream", 0), call.natural("first", 0), call.out<float>("y"));
 }
-void run_mask(Context& context, KernelCall& call) {
+void run_dropout(Context& context, KernelCall& call) {
   prng_dropout_mask(context, call.natural("seed", 0), call.natural("stream", 0), call.natural("first", 0),
                     call.real("keep_prob", 0.9), call.out<uint8_t>("mask"));
 }
@@ -89,21 +89,21 @@ void example_draws(KernelCall& call, int64_t size, uint64_t seed) {
   call.set_parameter("stream", "5");
 }
 
-constexpr std::string_view kDomain = "prng";
-
-constexpr KernelInfo kRows[] = {
-    {"prng_philox", kDomain, "y = Philox4x32-10 words: of ctr[N,4], key[N,2], or draws first ... of a stream",
-     philox_bytes, philox_flops, prepare_philox, run_philox, example_draws, "y=ctr"},
-    {"prng_uniform_f32", kDomain, "y[N] = (word >> 8) 2^-24", bytes_of_draws<4>, flops_of_draws<0, 26>, prepare_values,
-     run_values<prng_uniform_f32>, example_draws},
-    {"prng_normal_f32", kDomain, "y[N] = sqrt(-2 ln u1) cos or sin 2 pi u2", bytes_of_draws<4>, flops_of_draws<15, 26>,
-     prepare_normal, run_values<prng_normal_f32>, example_draws},
-    {"prng_dropout_mask", kDomain, "mask[N] = uniform < keep_prob", bytes_of_draws<1>, flops_of_draws<0, 26>,
-     prepare_mask, run_mask, example_draws},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> prng_kernels() { return kRows; }
+std::span<const KernelInfo> prng_kernels() {
+  static constexpr std::string_view kDomain = "prng";
+  static constexpr KernelInfo kRows[] = {
+      {"prng_philox", kDomain, "y = Philox4x32-10 words: of ctr[N,4], key[N,2], or draws first ... of a stream",
+       philox_bytes, philox_flops, prepare_philox, run_philox, example_draws, "y=ctr"},
+      {"prng_uniform_f32", kDomain, "y[N] = (word >> 8) 2^-24", bytes_of_draws<4>, flops_of_draws<0, 26>,
+       prepare_values, run_values<prng_uniform_f32>, example_draws},
+      {"prng_normal_f32", kDomain, "y[N] = sqrt(-2 ln u1) cos or sin 2 pi u2", bytes_of_draws<4>,
+       flops_of_draws<15, 26>, prepare_normal, run_values<prng_normal_f32>, example_draws},
+      {"prng_dropout_mask", kDomain, "mask[N] = uniform < keep_prob", bytes_of_draws<1>, flops_of_draws<0, 26>,
+       prepare_dropout, run_dropout, example_draws},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -60,19 +60,19 @@ double bytes_to_i8(const KernelCall& call) {
 double bytes_from_i8(const KernelCall& call) { return 3 * length_of(call, "q") + 4 * length_of(call, "scale"); }
 double flops_from_i8(const KernelCall& call) { return length_of(call, "q"); }
 
-constexpr std::string_view kDomain = "quantization";
-
-constexpr KernelInfo kRows[] = {
-    {"quantize_f16_to_i8", kDomain, "scale[R] = max |x| / 127, q[R, C] = round(x / scale)", bytes_to_i8,
-     flops_of_x<0, 4>, prepare_to_i8, run_to_i8, example_halves},
-    {"dequantize_i8_to_f16", kDomain, "x[R, C] = q[R, C] scale[R], rounded to f16", bytes_from_i8, flops_from_i8,
-     prepare_from_i8, run_from_i8, example_bytes},
-    {"quantize_f32_to_f16", kDomain, "y[N] = x rounded to f16", bytes_of_x<6>, flops_of_x<0, 1>, prepare_to_f16,
-     run_to_f16, example_x},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> quantize_kernels() { return kRows; }
+std::span<const KernelInfo> quantize_kernels() {
+  static constexpr std::string_view kDomain = "quantization";
+  static constexpr KernelInfo kRows[] = {
+      {"quantize_f16_to_i8", kDomain, "scale[R] = max |x| / 127, q[R, C] = round(x / scale)", bytes_to_i8,
+       flops_of_x<0, 4>, prepare_to_i8, run_to_i8, example_halves},
+      {"dequantize_i8_to_f16", kDomain, "x[R, C] = q[R, C] scale[R], rounded to f16", bytes_from_i8, flops_from_i8,
+       prepare_from_i8, run_from_i8, example_bytes},
+      {"quantize_f32_to_f16", kDomain, "y[N] = x rounded to f16", bytes_of_x<6>, flops_of_x<0, 1>, prepare_to_f16,
+       run_to_f16, example_x},
+  };
+  return kRows;
+}
 
 }  // namespace graft

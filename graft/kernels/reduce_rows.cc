@@ -84,42 +84,42 @@ void run_count(Context& context, KernelCall& call) {
       map_reduce_threshold_count(context, call.in<float>("x"), static_cast<float>(call.real("threshold", 0)));
 }
 
-constexpr std::string_view kDomain = "reductions", kFused = "fused_map_reduce";
-
-constexpr KernelInfo kRows[] = {
-    {"reduce_sum", kDomain, "sum of x[N]", bytes_of_x<4>, flops_of_x<0, 1>, prepare_number, run_number<reduce_sum>,
-     example_x},
-    {"reduce_mean", kDomain, "sum of x[N] / N", bytes_of_x<4>, flops_of_x<0, 1>, prepare_number,
-     run_number<reduce_mean>, example_x},
-    {"reduce_min", kDomain, "least of x[N]", bytes_of_x<4>, flops_of_x<0, 1>, prepare_extreme, run_number<reduce_min>,
-     example_x},
-    {"reduce_max", kDomain, "greatest of x[N]", bytes_of_x<4>, flops_of_x<0, 1>, prepare_extreme,
-     run_number<reduce_max>, example_x},
-    {"reduce_l2", kDomain, "sqrt(sum of x[N]^2)", bytes_of_x<4>, flops_of_x<0, 2>, prepare_number,
-     run_number<reduce_l2>, example_x},
-    {"reduce_var", kDomain, "sum of (x[N] - mean)^2 / (N - ddof)", bytes_of_x<4>, flops_of_x<0, 3>, prepare_moment,
-     run_moment<reduce_var>, example_x},
-    {"reduce_stddev", kDomain, "sqrt of reduce_var", bytes_of_x<4>, flops_of_x<0, 3>, prepare_moment,
-     run_moment<reduce_stddev>, example_x},
-    {"reduce_histogram", kDomain, "counts[bins] of x[N] over [lo, hi]", bytes_of_x<4>, flops_of_x<0, 3>,
-     prepare_histogram, run_histogram, example_x},
-    {"reduce_argmax", kDomain, "greatest of x[N] and its first index", bytes_of_x<4>, flops_of_x<0, 1>, prepare_arg,
-     run_arg<reduce_argmax>, example_x},
-    {"reduce_argmin", kDomain, "least of x[N] and its first index", bytes_of_x<4>, flops_of_x<0, 1>, prepare_arg,
-     run_arg<reduce_argmin>, example_x},
-
-    {"map_reduce_square_sum", kFused, "sum of x[N]^2", bytes_of_x<4>, flops_of_x<0, 2>, prepare_number,
-     run_number<map_reduce_square_sum>, example_x},
-    {"map_reduce_abs_sum", kFused, "sum of |x[N]|", bytes_of_x<4>, flops_of_x<0, 2>, prepare_number,
-     run_number<map_reduce_abs_sum>, example_x},
-    {"map_reduce_masked_sum", kFused, "sum of x[N] where mask[N]", bytes_of_x<5>, flops_of_x<0, 1>, prepare_masked,
-     run_masked, example_masked},
-    {"map_reduce_threshold_count", kFused, "count of x[N] > threshold", bytes_of_x<4>, flops_of_x<0, 1>, prepare_count,
-     run_count, example_x},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> reduce_kernels() { return kRows; }
+std::span<const KernelInfo> reduce_kernels() {
+  static constexpr std::string_view kDomain = "reductions", kFused = "fused_map_reduce";
+  static constexpr KernelInfo kRows[] = {
+      {"reduce_sum", kDomain, "sum of x[N]", bytes_of_x<4>, flops_of_x<0, 1>, prepare_number, run_number<reduce_sum>,
+       example_x},
+      {"reduce_mean", kDomain, "sum of x[N] / N", bytes_of_x<4>, flops_of_x<0, 1>, prepare_number,
+       run_number<reduce_mean>, example_x},
+      {"reduce_min", kDomain, "least of x[N]", bytes_of_x<4>, flops_of_x<0, 1>, prepare_extreme, run_number<reduce_min>,
+       example_x},
+      {"reduce_max", kDomain, "greatest of x[N]", bytes_of_x<4>, flops_of_x<0, 1>, prepare_extreme,
+       run_number<reduce_max>, example_x},
+      {"reduce_l2", kDomain, "sqrt(sum of x[N]^2)", bytes_of_x<4>, flops_of_x<0, 2>, prepare_number,
+       run_number<reduce_l2>, example_x},
+      {"reduce_var", kDomain, "sum of (x[N] - mean)^2 / (N - ddof)", bytes_of_x<4>, flops_of_x<0, 3>, prepare_moment,
+       run_moment<reduce_var>, example_x},
+      {"reduce_stddev", kDomain, "sqrt of reduce_var", bytes_of_x<4>, flops_of_x<0, 3>, prepare_moment,
+       run_moment<reduce_stddev>, example_x},
+      {"reduce_histogram", kDomain, "counts[bins] of x[N] over [lo, hi]", bytes_of_x<4>, flops_of_x<0, 3>,
+       prepare_histogram, run_histogram, example_x},
+      {"reduce_argmax", kDomain, "greatest of x[N] and its first index", bytes_of_x<4>, flops_of_x<0, 1>, prepare_arg,
+       run_arg<reduce_argmax>, example_x},
+      {"reduce_argmin", kDomain, "least of x[N] and its first index", bytes_of_x<4>, flops_of_x<0, 1>, prepare_arg,
+       run_arg<reduce_argmin>, example_x},
+
+      {"map_reduce_square_sum", kFused, "sum of x[N]^2", bytes_of_x<4>, flops_of_x<0, 2>, prepare_number,
+       run_number<map_reduce_square_sum>, example_x},
+      {"map_reduce_abs_sum", kFused, "sum of |x[N]|", bytes_of_x<4>, flops_of_x<0, 2>, prepare_number,
+       run_number<map_reduce_abs_sum>, example_x},
+      {"map_reduce_masked_sum", kFused, "sum of x[N] where mask[N]", bytes_of_x<5>, flops_of_x<0, 1>, prepare_masked,
+       run_masked, example_masked},
+      {"map_reduce_threshold_count", kFused, "count of x[N] > threshold", bytes_of_x<4>, flops_of_x<0, 1>,
+       prepare_count, run_count, example_x},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -24,17 +24,17 @@ void example_scan(KernelCall& call, int64_t size, uint64_t seed) {
   for (int64_t i = 0; i < size; ++i) x[static_cast<size_t>(i)] = stream.word(static_cast<uint64_t>(i)) % 1000;
 }
 
-constexpr std::string_view kDomain = "scans";
-
-constexpr KernelInfo kRows[] = {
-    {"scan_exclusive", kDomain, "y[i] = x[0] + ... + x[i - 1], u32", bytes_of_x<8>, flops_of_x<0, 1>, prepare_scan,
-     run_scan<scan_exclusive>, example_scan, "y=x"},
-    {"scan_inclusive", kDomain, "y[i] = x[0] + ... + x[i], u32", bytes_of_x<8>, flops_of_x<0, 1>, prepare_scan,
-     run_scan<scan_inclusive>, example_scan, "y=x"},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> scan_kernels() { return kRows; }
+std::span<const KernelInfo> scan_kernels() {
+  static constexpr std::string_view kDomain = "scans";
+  static constexpr KernelInfo kRows[] = {
+      {"scan_exclusive", kDomain, "y[i] = x[0] + ... + x[i - 1], u32", bytes_of_x<8>, flops_of_x<0, 1>, prepare_scan,
+       run_scan<scan_exclusive>, example_scan, "y=x"},
+      {"scan_inclusive", kDomain, "y[i] = x[0] + ... + x[i], u32", bytes_of_x<8>, flops_of_x<0, 1>, prepare_scan,
+       run_scan<scan_inclusive>, example_scan, "y=x"},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -6,7 +6,7 @@
 namespace graft {
 namespace {
 
-ScratchNeed need_of(const KernelCall& call) {
+ScratchNeed checked_scratch(const KernelCall& call) {
   const size_t n = call.in<float>("x").size();
   GRAFT_CHECK(n <= INT32_MAX, "input 'x' has {} elements, more than an i32 index reaches", n);
   return select_scratch(static_cast<int64_t>(n));
@@ -18,16 +18,16 @@ ScratchNeed prepare_topk(KernelCall& call) {
   GRAFT_CHECK(k >= 0 && k <= n, "parameter 'k' is {}, expected 0 to {}, the elements of 'x'", k, n);
   call.make("values", DType::kF32, {k});
   call.make("indices", DType::kI32, {k});
-  return need_of(call);
+  return checked_scratch(call);
 }
 ScratchNeed prepare_median(KernelCall& call) {
   call.make("y", DType::kF32, {1});
-  return need_of(call);
+  return checked_scratch(call);
 }
 ScratchNeed prepare_percentile(KernelCall& call) {
   call.in<float>("p");
   call.make("y", DType::kF32, call.in_shape("p"));
-  return need_of(call);
+  return checked_scratch(call);
 }
 
 void run_topk(Context& context, KernelCall& call) {
@@ -58,19 +58,19 @@ double bytes_of_topk(const KernelCall& call) {
   return 4 * length_of(call, "x") + 8 * static_cast<double>(call.integer("k", 100));
 }
 
-constexpr std::string_view kDomain = "stats_sorting";
-
-constexpr KernelInfo kRows[] = {
-    {"topk_select", kDomain, "the k largest of x[N], descending, and their indices", bytes_of_topk, flops_of_x<0, 1>,
-     prepare_topk, run_topk, example_topk},
-    {"median_select", kDomain, "the middle of sorted x[N]", bytes_of_x<4>, flops_of_x<0, 3>, prepare_median, run_median,
-     example_vector},
-    {"percentile_select", kDomain, "y[m] at percentiles p[m] of sorted x[N]", bytes_of_x<4>, flops_of_x<0, 3>,
-     prepare_percentile, run_percentile, example_percentile},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> select_kernels() { return kRows; }
+std::span<const KernelInfo> select_kernels() {
+  static constexpr std::string_view kDomain = "stats_sorting";
+  static constexpr KernelInfo kRows[] = {
+      {"topk_select", kDomain, "the k largest of x[N], descending, and their indices", bytes_of_topk, flops_of_x<0, 1>,
+       prepare_topk, run_topk, example_topk},
+      {"median_select", kDomain, "the middle of sorted x[N]", bytes_of_x<4>, flops_of_x<0, 3>, prepare_median,
+       run_median, example_vector},
+      {"percentile_select", kDomain, "y[m] at percentiles p[m] of sorted x[N]", bytes_of_x<4>, flops_of_x<0, 3>,
+       prepare_percentile, run_percentile, example_percentile},
+  };
+  return kRows;
+}
 
 }  // namespace graft

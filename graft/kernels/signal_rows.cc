@@ -1,7 +1,6 @@
 // The rows of the signal kernels (signal.h) in the registry.
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "graft/kernels/kernel_rows.h"
@@ -18,14 +17,6 @@ int64_t size_of(const KernelCall& call, std::string_view name) {
   return static_cast<int64_t>(call.in_view<float, 1>(name).size());
 }
 
-template <size_t kCount>
-size_t choice(const KernelCall& call, std::string_view name, const std::array<std::string_view, kCount>& words) {
-  const std::string text = call.word(name, words[0]);
-  const auto at = std::find(words.begin(), words.end(), text);
-  GRAFT_CHECK(at != words.end(), "parameter '{}' is '{}', expected one of {}", name, printable(text, 40),
-              fmt::join(words, ", "));
-  return static_cast<size_t>(at - words.begin());
-}
 Padding padding_of(const KernelCall& call) {
   return static_cast<Padding>(choice<3>(call, "pad", {"zero", "reflect", "circular"}));
 }
@@ -153,25 +144,25 @@ double flops_of_cross(const KernelCall& call) {
   return std::min(2 * n * m, 15 * (n + m) * log2_of(n + m));
 }
 
-constexpr std::string_view kDomain = "signal";
-
-constexpr KernelInfo kRows[] = {
-    {"conv1d", kDomain, "y[N] = sum of w[K] x[i - K/2 + k], padded", bytes_of_x<8>, flops_of_filter<'w'>,
-     prepare_conv1d, run_conv1d, example_conv1d},
-    {"fft_conv1d", kDomain, "y[N+K-1] or [N] = sum of h[K] x[n - k]", bytes_of_x<8>, flops_of_overlap,
-     prepare_fft_conv1d, run_filter<fft_conv1d>, example_filter<256>},
-    {"autocorrelation", kDomain, "y[N] = sum of x[i] x[i + k]", bytes_of_x<8>, flops_of_autocorrelation,
-     prepare_autocorrelation, run_autocorrelation, example_signal},
-    {"cross_correlation", kDomain, "y[N+M-1] = sum of a[t + k] b[t]", bytes_of_cross, flops_of_cross, prepare_cross,
-     run_cross, example_cross},
-    {"window_apply", kDomain, "y[N] = x w, a window", bytes_of_x<8>, flops_of_x<1, 3>, prepare_window, run_window,
-     example_signal, "y=x"},
-    {"fir_filter", kDomain, "y[N] = sum of h[K] x[n - k], causal", bytes_of_x<8>, flops_of_filter<'h'>, prepare_fir,
-     run_filter<fir_filter>, example_filter<32>},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> signal_kernels() { return kRows; }
+std::span<const KernelInfo> signal_kernels() {
+  static constexpr std::string_view kDomain = "signal";
+  static constexpr KernelInfo kRows[] = {
+      {"conv1d", kDomain, "y[N] = sum of w[K] x[i - K/2 + k], padded", bytes_of_x<8>, flops_of_filter<'w'>,
+       prepare_conv1d, run_conv1d, example_conv1d},
+      {"fft_conv1d", kDomain, "y[N+K-1] or [N] = sum of h[K] x[n - k]", bytes_of_x<8>, flops_of_overlap,
+       prepare_fft_conv1d, run_filter<fft_conv1d>, example_filter<256>},
+      {"autocorrelation", kDomain, "y[N] = sum of x[i] x[i + k]", bytes_of_x<8>, flops_of_autocorrelation,
+       prepare_autocorrelation, run_autocorrelation, example_signal},
+      {"cross_correlation", kDomain, "y[N+M-1] = sum of a[t + k] b[t]", bytes_of_cross, flops_of_cross, prepare_cross,
+       run_cross, example_cross},
+      {"window_apply", kDomain, "y[N] = x w, a window", bytes_of_x<8>, flops_of_x<1, 3>, prepare_window, run_window,
+       example_signal, "y=x"},
+      {"fir_filter", kDomain, "y[N] = sum of h[K] x[n - k], causal", bytes_of_x<8>, flops_of_filter<'h'>, prepare_fir,
+       run_filter<fir_filter>, example_filter<32>},
+  };
+  return kRows;
+}
 
 }  // namespace graft

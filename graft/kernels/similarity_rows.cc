@@ -27,7 +27,7 @@ void run_cosine(Context& context, KernelCall& call) {
                     call.out<float>("y"));
 }
 
-void example_rows(KernelCall& call, int64_t size, uint64_t seed) {
+void example_row_pairs(KernelCall& call, int64_t size, uint64_t seed) {
   const int64_t columns = std::min<int64_t>(size, 128);
   add_uniform(call, "a", {size / columns, columns}, seed);
   add_uniform(call, "b", {size / columns, columns}, seed);
@@ -41,17 +41,17 @@ double flops_of_rows(const KernelCall& call) {
   return kOps * length_of(call, "a");
 }
 
-constexpr std::string_view kDomain = "dot_similarity";
-
-constexpr KernelInfo kRows[] = {
-    {"dot_batched", kDomain, "y[R] = sum of a[R, C] b[R, C] over C", bytes_of_rows, flops_of_rows<2>, prepare_rows,
-     run_dot, example_rows},
-    {"cosine_similarity", kDomain, "y[R] = a.b / (max(|a|, eps) max(|b|, eps))", bytes_of_rows, flops_of_rows<6>,
-     prepare_cosine, run_cosine, example_rows},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> similarity_kernels() { return kRows; }
+std::span<const KernelInfo> similarity_kernels() {
+  static constexpr std::string_view kDomain = "dot_similarity";
+  static constexpr KernelInfo kRows[] = {
+      {"dot_batched", kDomain, "y[R] = sum of a[R, C] b[R, C] over C", bytes_of_rows, flops_of_rows<2>, prepare_rows,
+       run_dot, example_row_pairs},
+      {"cosine_similarity", kDomain, "y[R] = a.b / (max(|a|, eps) max(|b|, eps))", bytes_of_rows, flops_of_rows<6>,
+       prepare_cosine, run_cosine, example_row_pairs},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -11,14 +11,6 @@
 namespace graft {
 namespace {
 
-template <size_t kCount>
-size_t choice(const KernelCall& call, std::string_view name, const std::array<std::string_view, kCount>& words) {
-  const std::string text = call.word(name, words[0]);
-  const auto at = std::find(words.begin(), words.end(), text);
-  GRAFT_CHECK(at != words.end(), "parameter '{}' is '{}', expected one of {}", name, printable(text, 40),
-              fmt::join(words, ", "));
-  return static_cast<size_t>(at - words.begin());
-}
 Boundary boundary_of(const KernelCall& call) {
   return static_cast<Boundary>(choice<2>(call, "boundary", {"fixed", "periodic"}));
 }
@@ -218,27 +210,27 @@ double flops_of_monte_carlo(const KernelCall& call) {
   return kOps[static_cast<size_t>(integrand_of(call))] * static_cast<double>(call.integer("n", 0));
 }
 
-constexpr std::string_view kDomain = "simulation";
-
-constexpr KernelInfo kRows[] = {
-    {"sim_heat_equation", kDomain, "u[H,W] += r (4 neighbours - 4 u), steps times", bytes_of_grid<8>, flops_of_grid<6>,
-     prepare_heat, run_heat, example_grid<false>, "u=u"},
-    {"sim_wave_equation", kDomain, "u[H,W] = 2 u - u_prev + c2 (4 neighbours - 4 u), steps times", bytes_of_grid<12>,
-     flops_of_grid<8>, prepare_wave, run_wave, example_grid<true>, "u=u u_prev=u_prev"},
-    {"sim_stencil_2d", kDomain, "y[H,W] = sum of coeffs[m] u[. + offsets[m,2]]", bytes_of_stencil, flops_of_stencil,
-     prepare_stencil<2>, run_stencil_2d, example_stencil<2>},
-    {"sim_stencil_3d", kDomain, "y[D,H,W] = sum of coeffs[m] u[. + offsets[m,3]]", bytes_of_stencil, flops_of_stencil,
-     prepare_stencil<3>, run_stencil_3d, example_stencil<3>},
-    {"integrate_rk4", kDomain, "y[n,k] after Runge-Kutta steps of a system", bytes_of_rk4, flops_of_rk4, prepare_rk4,
-     run_rk4, example_rk4, "y=y"},
-    {"integrate_verlet", kDomain, "pos, vel, acc[n] after velocity Verlet steps, a = -k x", bytes_of_verlet,
-     flops_of_verlet, prepare_verlet, run_verlet, example_verlet, "pos=pos vel=vel acc=acc"},
-    {"monte_carlo_integrate", kDomain, "mean of f over n points of the unit cube, and its error", no_bytes,
-     flops_of_monte_carlo, prepare_monte_carlo, run_monte_carlo, example_monte_carlo},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> simulation_kernels() { return kRows; }
+std::span<const KernelInfo> simulation_kernels() {
+  static constexpr std::string_view kDomain = "simulation";
+  static constexpr KernelInfo kRows[] = {
+      {"sim_heat_equation", kDomain, "u[H,W] += r (4 neighbours - 4 u), steps times", bytes_of_grid<8>,
+       flops_of_grid<6>, prepare_heat, run_heat, example_grid<false>, "u=u"},
+      {"sim_wave_equation", kDomain, "u[H,W] = 2 u - u_prev + c2 (4 neighbours - 4 u), steps times", bytes_of_grid<12>,
+       flops_of_grid<8>, prepare_wave, run_wave, example_grid<true>, "u=u u_prev=u_prev"},
+      {"sim_stencil_2d", kDomain, "y[H,W] = sum of coeffs[m] u[. + offsets[m,2]]", bytes_of_stencil, flops_of_stencil,
+       prepare_stencil<2>, run_stencil_2d, example_stencil<2>},
+      {"sim_stencil_3d", kDomain, "y[D,H,W] = sum of coeffs[m] u[. + offsets[m,3]]", bytes_of_stencil, flops_of_stencil,
+       prepare_stencil<3>, run_stencil_3d, example_stencil<3>},
+      {"integrate_rk4", kDomain, "y[n,k] after Runge-Kutta steps of a system", bytes_of_rk4, flops_of_rk4, prepare_rk4,
+       run_rk4, example_rk4, "y=y"},
+      {"integrate_verlet", kDomain, "pos, vel, acc[n] after velocity Verlet steps, a = -k x", bytes_of_verlet,
+       flops_of_verlet, prepare_verlet, run_verlet, example_verlet, "pos=pos vel=vel acc=acc"},
+      {"monte_carlo_integrate", kDomain, "mean of f over n points of the unit cube, and its error", no_bytes,
+       flops_of_monte_carlo, prepare_monte_carlo, run_monte_carlo, example_monte_carlo},
+  };
+  return kRows;
+}
 
 }  // namespace graft

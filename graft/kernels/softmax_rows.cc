@@ -18,7 +18,9 @@ ScratchNeed prepare_online(KernelCall& call) {
   return need;
 }
 
-void example_rows(KernelCall& call, int64_t size, uint64_t seed) { add_uniform(call, "x", rows_of_1024(size), seed); }
+void example_logit_rows(KernelCall& call, int64_t size, uint64_t seed) {
+  add_uniform(call, "x", rows_of_1024(size), seed);
+}
 
 using Rows = void (*)(Context&, View<const float, 2>, View<float, 2>) noexcept;
 template <Rows kMap>
@@ -30,19 +32,19 @@ void run_online(Context& context, KernelCall& call) {
                  call.out<float>("row_sum"));
 }
 
-constexpr std::string_view kDomain = "softmax";
-
-constexpr KernelInfo kRows[] = {
-    {"softmax_stable", kDomain, "y[R,C] = e^(x - max) / sum e^(x - max)", bytes_of_x<8>, flops_of_x<1, 4>,
-     prepare_softmax, run_rows<softmax_stable>, example_rows, "y=x"},
-    {"log_softmax", kDomain, "y[R,C] = x - max - ln sum e^(x - max)", bytes_of_x<8>, flops_of_x<1, 4>, prepare_softmax,
-     run_rows<log_softmax>, example_rows, "y=x"},
-    {"softmax_online", kDomain, "softmax_stable, row_max[R] and row_sum[R]", bytes_of_x<8>, flops_of_x<2, 6>,
-     prepare_online, run_online, example_rows, "y=x"},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> softmax_kernels() { return kRows; }
+std::span<const KernelInfo> softmax_kernels() {
+  static constexpr std::string_view kDomain = "softmax";
+  static constexpr KernelInfo kRows[] = {
+      {"softmax_stable", kDomain, "y[R,C] = e^(x - max) / sum e^(x - max)", bytes_of_x<8>, flops_of_x<1, 4>,
+       prepare_softmax, run_rows<softmax_stable>, example_logit_rows, "y=x"},
+      {"log_softmax", kDomain, "y[R,C] = x - max - ln sum e^(x - max)", bytes_of_x<8>, flops_of_x<1, 4>,
+       prepare_softmax, run_rows<log_softmax>, example_logit_rows, "y=x"},
+      {"softmax_online", kDomain, "softmax_stable, row_max[R] and row_sum[R]", bytes_of_x<8>, flops_of_x<2, 6>,
+       prepare_online, run_online, example_logit_rows, "y=x"},
+  };
+  return kRows;
+}
 
 }  // namespace graft

@@ -12,7 +12,7 @@ ScratchNeed prepare_keys(const KernelCall& call, std::string_view name, size_t n
               call.in_shape(name).size());
   return sort_scratch(static_cast<int64_t>(n));
 }
-void prepare_values(KernelCall& call) {
+void prepare_payload(KernelCall& call) {
   call.in<uint32_t>("values");
   same_shape(call, "keys", "values");
   call.make("values", DType::kU32, call.in_shape("keys"));
@@ -20,7 +20,7 @@ void prepare_values(KernelCall& call) {
 
 ScratchNeed prepare_radix(KernelCall& call) {
   const ScratchNeed need = prepare_keys(call, "keys", call.in<uint32_t>("keys").size());
-  if (call.has_input("values")) prepare_values(call);
+  if (call.has_input("values")) prepare_payload(call);
   call.make("keys", DType::kU32, call.in_shape("keys"));
   return need;
 }
@@ -31,7 +31,7 @@ ScratchNeed prepare_floats(KernelCall& call) {
 }
 ScratchNeed prepare_pairs(KernelCall& call) {
   const ScratchNeed need = prepare_keys(call, "keys", call.in<float>("keys").size());
-  prepare_values(call);
+  prepare_payload(call);
   call.make("keys", DType::kF32, call.in_shape("keys"));
   return need;
 }
@@ -74,19 +74,19 @@ double bytes_of_radix(const KernelCall& call) { return (call.has_input("values")
 double flops_of_radix(const KernelCall& call) { return 4 * length_of(call, "keys"); }
 double bytes_of_pairs(const KernelCall& call) { return 16 * length_of(call, "keys"); }
 
-constexpr std::string_view kDomain = "stats_sorting";
-
-constexpr KernelInfo kRows[] = {
-    {"sort_radix", kDomain, "u32 keys[N] ascending, stable, with values[N] if given", bytes_of_radix, flops_of_radix,
-     prepare_radix, run_radix, example_radix},
-    {"sort_bitonic", kDomain, "x[N] ascending, NaN last", bytes_of_x<8>, flops_of_x<0, 4>, prepare_floats, run_floats,
-     example_floats},
-    {"sort_bitonic_kv", kDomain, "f32 keys[N], then u32 values[N], ascending as pairs", bytes_of_pairs, flops_of_radix,
-     prepare_pairs, run_pairs, example_pairs},
-};
-
 }  // namespace
 
-std::span<const KernelInfo> sort_kernels() { return kRows; }
+std::span<const KernelInfo> sort_kernels() {
+  static constexpr std::string_view kDomain = "stats_sorting";
+  static constexpr KernelInfo kRows[] = {
+      {"sort_radix", kDomain, "u32 keys[N] ascending, stable, with values[N] if given", bytes_of_radix, flops_of_radix,
+       prepare_radix, run_radix, example_radix},
+      {"sort_bitonic", kDomain, "x[N] ascending, NaN last", bytes_of_x<8>, flops_of_x<0, 4>, prepare_floats, run_floats,
+       example_floats},
+      {"sort_bitonic_kv", kDomain, "f32 keys[N], then u32 values[N], ascending as pairs", bytes_of_pairs,
+       flops_of_radix, prepare_pairs, run_pairs, example_pairs},
+  };
+  return kRows;
+}
 
 }  // namespace graft

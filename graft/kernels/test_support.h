@@ -77,6 +77,28 @@ void append(std::vector<float>& all, const std::vector<T>& x) {
   for (const T v : x) all.push_back(static_cast<float>(v));
 }
 
+// Same bits, or both NaN.
+template <typename T>
+bool same_bits(const T* a, const T* b, size_t n) {
+  for (size_t i = 0; i < n; ++i) {
+    if (std::memcmp(a + i, b + i, sizeof(T)) != 0 && !(std::isnan(a[i]) && std::isnan(b[i]))) return false;
+  }
+  return true;
+}
+template <typename T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && same_bits(a.data(), b.data(), a.size());
+}
+
+// Restores the CPU level that was in force.
+struct LevelGuard {
+  LevelGuard() = default;
+  LevelGuard(const LevelGuard&) = delete;
+  LevelGuard& operator=(const LevelGuard&) = delete;
+  ~LevelGuard() { set_cpu_level(top); }
+  const CpuLevel top = cpu_level();
+};
+
 // All bits of a double, in pieces that a float holds.
 inline void append_double(std::vector<float>& all, double x) {
   const auto bits = std::bit_cast<uint64_t>(x != x ? std::numeric_limits<double>::quiet_NaN() : x);
