@@ -9,6 +9,7 @@ namespace {
 
 using test::DecoderBench;
 using test::load_model;
+using test::logits_of;
 using test::lora_config;
 using test::random_adapter;
 using test::TempDir;
@@ -19,9 +20,9 @@ using test::write_tiny_model;
 // Every expert, the attention and the router, whatever the family calls them.
 const std::string kEverything = ".*(_proj|w[123]|mlp\\.gate|moe\\.gate)";
 
-DecoderOptions expert_options(DecoderOutput output) {
+DecoderOptions train_options() {
   DecoderOptions options;
-  options.output = output, options.head_chunk_rows = 3;
+  options.output = DecoderOutput::kTrain, options.head_chunk_rows = 3;
   return options;
 }
 
@@ -57,14 +58,6 @@ TEST(Experts, AllLinearIsAttentionAndEveryExpert) {
   EXPECT_EQ(targets.size(), 2u * (4 + 15 + 3));
   for (const AdapterSites::Module& m : targets) EXPECT_TRUE(m.path.ends_with("_proj")) << m.path;
   EXPECT_EQ(adapter_sites(lora_config(2, "mlp.gate"), config, "test", true).modules.size(), 2u);
-}
-
-std::vector<float> logits_of(Context& context, const Model& model, const AdapterWeights* adapter = nullptr) {
-  DecoderBench b(
-      context, model, expert_options(DecoderOutput::kLogits),
-      adapter == nullptr ? std::vector<const AdapterWeights*>{} : std::vector<const AdapterWeights*>{adapter});
-  b.run();
-  return b.logits();
 }
 
 // The layout that transformers 5 holds in memory.
@@ -148,7 +141,7 @@ TEST(Experts, OneExpertOfOneIsTheDenseModel) {
   writer.commit();
   Workers workers;
   const Model sparse = load_model(workers.context, dir / "moe"), dense = load_model(workers.context, dir / "dense");
-  DecoderOptions options = expert_options(DecoderOutput::kTrain);
+  DecoderOptions options = train_options();
   options.train_base = true;
   DecoderBench want(workers.context, dense, options);
   const double loss = want.run();
@@ -176,7 +169,7 @@ TEST(Experts, RecomputeGivesTheSameBitsAndNothingIsAllocated) {
   Workers workers;
   const Model model = load_model(workers.context, dir.path());
   const AdapterWeights adapter = random_adapter(workers.context, model, lora_config(3, kEverything), 7);
-  DecoderOptions options = expert_options(DecoderOutput::kTrain);
+  DecoderOptions options = train_options();
   options.train_adapter = true, options.aux_coef = 0.1, options.z_coef = 0.01;
   DecoderBench plain(workers.context, model, options, {&adapter});
   const double loss = plain.run();

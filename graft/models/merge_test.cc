@@ -9,8 +9,8 @@
 namespace graft {
 namespace {
 
-using test::DecoderBench;
 using test::load_model;
+using test::logits_of;
 using test::lora_config;
 using test::random_adapter;
 using test::TempDir;
@@ -19,16 +19,6 @@ using test::Workers;
 using test::write_tiny_model;
 
 const std::string kSeven = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
-
-std::vector<float> logits(Context& context, const Model& model, const AdapterWeights* adapter) {
-  DecoderOptions options;
-  options.output = DecoderOutput::kLogits;
-  DecoderBench b(
-      context, model, options,
-      adapter != nullptr ? std::vector<const AdapterWeights*>{adapter} : std::vector<const AdapterWeights*>{});
-  b.run();
-  return b.logits();
-}
 
 struct Difference {
   double largest = 0, rms = 0;  // relative to the rms of what is expected
@@ -88,7 +78,7 @@ TEST(Merge, EqualsTheUnmergedModel) {
       const Model merged = load_model(m.workers.context, m.out);
       EXPECT_EQ(merged.parameters().at("model.layers.0.self_attn.q_proj.weight").stored, dtype);
       const Difference d =
-          difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter));
+          difference(logits_of(m.workers.context, merged, nullptr), logits_of(m.workers.context, m.model, &adapter));
       if (dtype == DType::kF32) {
         EXPECT_LE(d.largest, 1e-5);  // spec lora.md 3
       } else {
@@ -198,26 +188,26 @@ TEST(Merge, AnAdapterOnATiedHeadUntiesIt) {
   const Model merged = load_model(m.workers.context, m.out);
   EXPECT_FALSE(merged.config().tie_word_embeddings);
   EXPECT_EQ(merged.parameters().count("lm_head.weight"), 1u);
-  EXPECT_LE(
-      difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter)).largest,
-      1e-5);
+  EXPECT_LE(difference(logits_of(m.workers.context, merged, nullptr), logits_of(m.workers.context, m.model, &adapter))
+                .largest,
+            1e-5);
 }
 
 TEST(Merge, AnAdapterOnATiedEmbeddingLeavesTheHead) {
   Merged m(tiny_config("qwen2", true));
   AdapterWeights adapter = random_adapter(m.workers.context, m.model, lora_config(4, "q_proj,embed_tokens"), 7);
-  const std::vector<float> fresh = logits(m.workers.context, m.model, &adapter);
+  const std::vector<float> fresh = logits_of(m.workers.context, m.model, &adapter);
   int i = 0;
   for (float& v : adapter.tensors.at("model.embed_tokens.lora_A").values()) v = 0.1f * static_cast<float>(i++ % 7 - 3);
-  const std::vector<float> want = logits(m.workers.context, m.model, &adapter);
+  const std::vector<float> want = logits_of(m.workers.context, m.model, &adapter);
   EXPECT_NE(want, fresh);  // A starts at 0
   const std::string path = m.save(adapter, "a");
   const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
-  EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
+  EXPECT_EQ(logits_of(m.workers.context, m.model, &back), want);
   m.run({{path, 1.0}});
   const Model merged = load_model(m.workers.context, m.out);
   EXPECT_FALSE(merged.config().tie_word_embeddings);
-  EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), want).largest, 1e-5);
+  EXPECT_LE(difference(logits_of(m.workers.context, merged, nullptr), want).largest, 1e-5);
 }
 
 TEST(Merge, DoraOnTheHeadAndTheEmbedding) {
@@ -227,7 +217,7 @@ TEST(Merge, DoraOnTheHeadAndTheEmbedding) {
     LoraConfig config = lora_config(4, "q_proj,lm_head,embed_tokens");
     config.use_dora = true;
     AdapterWeights adapter = random_adapter(m.workers.context, m.model, config, 7);
-    const std::vector<float> fresh = logits(m.workers.context, m.model, &adapter);
+    const std::vector<float> fresh = logits_of(m.workers.context, m.model, &adapter);
     int i = 0;
     for (float& v : adapter.tensors.at("model.embed_tokens.lora_A").values())
       v = 0.1f * static_cast<float>(i++ % 7 - 3);
@@ -235,14 +225,14 @@ TEST(Merge, DoraOnTheHeadAndTheEmbedding) {
       for (float& v : adapter.tensors.at(module + std::string(".lora_magnitude_vector")).values())
         v *= 0.75f + 0.01f * static_cast<float>(i++ % 50);
     }
-    const std::vector<float> want = logits(m.workers.context, m.model, &adapter);
+    const std::vector<float> want = logits_of(m.workers.context, m.model, &adapter);
     EXPECT_NE(want, fresh);
     const std::string path = m.save(adapter, "a");
     const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
-    EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
+    EXPECT_EQ(logits_of(m.workers.context, m.model, &back), want);
     m.run({{path, 1.0}});
     const Model merged = load_model(m.workers.context, m.out);
-    EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), want).largest, 1e-5);
+    EXPECT_LE(difference(logits_of(m.workers.context, merged, nullptr), want).largest, 1e-5);
   }
 }
 
@@ -251,8 +241,8 @@ TEST(Merge, FreshDoraOnTheEmbeddingIsTheBase) {
   LoraConfig config = lora_config(4, "embed_tokens");
   config.use_dora = true;
   const AdapterWeights fresh = AdapterWeights::create(m.workers.context, m.model, config, "kaiming", 1);
-  EXPECT_EQ(logits(m.workers.context, m.model, &fresh),
-            logits(m.workers.context, m.model, nullptr));  // A = 0, magnitude = norm
+  EXPECT_EQ(logits_of(m.workers.context, m.model, &fresh),
+            logits_of(m.workers.context, m.model, nullptr));  // A = 0, magnitude = norm
 }
 
 TEST(Merge, SavedModulesReplaceTheBase) {
@@ -265,9 +255,9 @@ TEST(Merge, SavedModulesReplaceTheBase) {
   const std::string path = m.save(adapter, "a");
   m.run({{path, 1.0}});
   const Model merged = load_model(m.workers.context, m.out);
-  EXPECT_LE(
-      difference(logits(m.workers.context, merged, nullptr), logits(m.workers.context, m.model, &adapter)).largest,
-      1e-5);
+  EXPECT_LE(difference(logits_of(m.workers.context, merged, nullptr), logits_of(m.workers.context, m.model, &adapter))
+                .largest,
+            1e-5);
   try {
     m.run({{path, 0.5}});
     FAIL() << "no error";
@@ -283,12 +273,13 @@ TEST(Merge, ATiedHeadSavedWithTheAdapter) {
   config.modules_to_save = {"lm_head"};
   AdapterWeights adapter = random_adapter(m.workers.context, m.model, config, 7);
   for (float& v : adapter.tensors.at("lm_head.weight").values()) v *= 1.5f;
-  const std::vector<float> want = logits(m.workers.context, m.model, &adapter);
+  const std::vector<float> want = logits_of(m.workers.context, m.model, &adapter);
   const std::string path = m.save(adapter, "a");
   const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
-  EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
+  EXPECT_EQ(logits_of(m.workers.context, m.model, &back), want);
   m.run({{path, 1.0}});
-  EXPECT_LE(difference(logits(m.workers.context, load_model(m.workers.context, m.out), nullptr), want).largest, 1e-5);
+  EXPECT_LE(difference(logits_of(m.workers.context, load_model(m.workers.context, m.out), nullptr), want).largest,
+            1e-5);
 
   const std::string plain = m.save(random_adapter(m.workers.context, m.model, lora_config(4, "q_proj"), 7), "plain");
   Adapter copied = load_adapter(plain);
@@ -296,7 +287,7 @@ TEST(Merge, ATiedHeadSavedWithTheAdapter) {
   write_adapter(m.dir / "copied", copied);
   const AdapterWeights with = AdapterWeights::load(m.workers.context, m.model, plain),
                        without = AdapterWeights::load(m.workers.context, m.model, m.dir / "copied");
-  EXPECT_EQ(logits(m.workers.context, m.model, &with), logits(m.workers.context, m.model, &without));
+  EXPECT_EQ(logits_of(m.workers.context, m.model, &with), logits_of(m.workers.context, m.model, &without));
 }
 
 // modules_to_save of PEFT names every module that ends so, and a tied head may be one.
@@ -308,15 +299,15 @@ TEST(Merge, SavedHeadOfATiedModelAndAllNorms) {
   EXPECT_EQ(adapter.sites.saved_modules.size(), 1u + 2 * 4 + 1);  // per layer two norms, q_norm and k_norm
   for (float& v : adapter.tensors.at("lm_head.weight").values()) v *= 1.5f;
   for (float& v : adapter.tensors.at("model.layers.1.self_attn.k_norm.weight").values()) v += 0.25f;
-  const std::vector<float> want = logits(m.workers.context, m.model, &adapter);
-  EXPECT_NE(want, logits(m.workers.context, m.model, nullptr));
+  const std::vector<float> want = logits_of(m.workers.context, m.model, &adapter);
+  EXPECT_NE(want, logits_of(m.workers.context, m.model, nullptr));
   const std::string path = m.save(adapter, "a");
   const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, path);
-  EXPECT_EQ(logits(m.workers.context, m.model, &back), want);
+  EXPECT_EQ(logits_of(m.workers.context, m.model, &back), want);
   m.run({{path, 1.0}});
   const Model merged = load_model(m.workers.context, m.out);
   EXPECT_FALSE(merged.config().tie_word_embeddings);
-  EXPECT_LE(difference(logits(m.workers.context, merged, nullptr), want).largest, 1e-5);
+  EXPECT_LE(difference(logits_of(m.workers.context, merged, nullptr), want).largest, 1e-5);
 }
 
 TEST(Merge, RefusesAFolderThatIsNotEmpty) {
@@ -334,7 +325,7 @@ TEST(Adapter, SavedAndLoadedGivesTheSameBits) {
     const AdapterWeights adapter = random_adapter(m.workers.context, m.model, config, 7);
     const AdapterWeights back = AdapterWeights::load(m.workers.context, m.model, m.save(adapter, dora ? "d" : "l"));
     EXPECT_EQ(back.num_parameters(), adapter.num_parameters());
-    EXPECT_EQ(logits(m.workers.context, m.model, &adapter), logits(m.workers.context, m.model, &back));
+    EXPECT_EQ(logits_of(m.workers.context, m.model, &adapter), logits_of(m.workers.context, m.model, &back));
   }
 }
 

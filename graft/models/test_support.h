@@ -209,4 +209,15 @@ class DecoderBench {
   std::map<std::string, std::vector<std::byte>> gradient_memory_;
 };
 
+// Of a TinyBatch.
+inline std::vector<float> logits_of(Context& context, const Model& model, const AdapterWeights* adapter = nullptr) {
+  DecoderOptions options;
+  options.output = DecoderOutput::kLogits;
+  std::vector<const AdapterWeights*> adapters;
+  if (adapter != nullptr) adapters.push_back(adapter);
+  DecoderBench b(context, model, options, std::move(adapters));
+  b.run();
+  return b.logits();
+}
+
 }  // namespace graft::test
