@@ -54,7 +54,8 @@ KernelTensor::KernelTensor(DType type, std::vector<int64_t> dims) : dtype(type),
 KernelTensor::KernelTensor(DType type, std::vector<int64_t> dims, void* memory) : dtype(type), shape(std::move(dims)) {
   check_size(shape);
   GRAFT_CHECK(memory != nullptr || bytes() == 0, "no memory for a tensor of {} bytes", bytes());
-  const size_t width = static_cast<size_t>(dtype_bits(dtype)) / 8;
+  const size_t width =
+      std::max<size_t>(static_cast<size_t>(dtype_bits(dtype)) / 8, 1);  // two 4-bit values stand in a byte
   GRAFT_CHECK(reinterpret_cast<uintptr_t>(memory) % width == 0, "memory at {} for {}, expected a multiple of {} bytes",
               memory, dtype_name(dtype), width);
   data = TensorMemory(memory, bytes());

@@ -206,6 +206,7 @@ TEST(KernelCall, BorrowedMemoryIsThereAndAligned) {
   EXPECT_THROW(call.borrow_input("x", DType::kF32, {4}, reinterpret_cast<std::byte*>(x) + 1), Error);
   EXPECT_THROW(call.borrow_input("x", DType::kF32, {-1}, x), Error);
   call.borrow_input("x", DType::kF32, {0}, nullptr);
+  call.borrow_input("x", DType::kF4, {4}, reinterpret_cast<std::byte*>(x) + 1);
   call.borrow_output("y", DType::kF32, {4}, nullptr);
   call.borrow_input("x", DType::kF32, {4}, x);
   EXPECT_THROW(find_kernel("map_abs")->prepare(call), Error);

@@ -272,8 +272,7 @@ constexpr RecipeInfo kRecipes[] = {
      4096, run_block},
     {"training_step",
      "reduce_l2, grad_clip_norm or grad_clip_value -> opt_sgd, opt_sgd_momentum, opt_adam or opt_adamw; Adam with its "
-     "clip "
-     "in one pass",
+     "clip in one pass",
      100000, run_training},
     {"diffusion", "(schedule) -> [group_norm -> attention_flash -> map_silu -> map_add] x steps", 4096, run_diffusion},
     {"scientific",

@@ -107,10 +107,15 @@ Neighbours vector_search(Context& context, const VectorIndex& index, std::span<c
   Values bounds;
   int64_t finite = 0;
   for (const float scale : index.scale) {
-    const bool usable = std::isfinite(scale);
-    finite += usable ? 1 : 0;
-    bounds.push_back(usable ? static_cast<float>((127 * static_cast<double>(scale) * (1 + 0x1p-10) + 0x1p-24) * length)
-                            : -std::numeric_limits<float>::infinity());
+    if (!std::isfinite(scale)) {
+      bounds.push_back(-std::numeric_limits<float>::infinity());
+      continue;
+    }
+    const double bound = (127 * static_cast<double>(scale) * (1 + 0x1p-10) + 0x1p-24) * length;
+    GRAFT_CHECK(bound <= std::numeric_limits<float>::max(), "the query is too large: scores up to {} do not fit f32",
+                bound);
+    bounds.push_back(static_cast<float>(bound));
+    ++finite;
   }
   const int64_t most = std::min(k, finite);
   Neighbours result;

@@ -156,6 +156,8 @@ TEST(Recipes, VectorSearchFindsTheNearest) {
   EXPECT_TRUE(vector_search(t.context, none, query, 1).ids.empty());
   EXPECT_THROW(vector_search(t.context, rows, Values(kD - 1), 1), Error);
   EXPECT_THROW(vector_search(t.context, rows, Values(kD, std::numeric_limits<float>::infinity()), 1), Error);
+  EXPECT_THROW(vector_search(t.context, rows, Values(kD, 3e38f), 1),
+               Error);  // sums beyond f32 would be infinite or NaN
 }
 
 }  // namespace

@@ -154,13 +154,13 @@ EnergyDrift n_body(Context& context, const Gravity& law, std::span<const float> 
               mass.size());
   GRAFT_CHECK(steps >= 0 && std::isfinite(dt), "{} steps of {}, expected 0 or more, finite ones", steps, dt);
   EnergyDrift drift{gravity_energy(law, mass, pos, vel), 0, 0};
-  std::vector<float> acc(pos.size()), unmoved(pos.size());
+  std::vector<float> acc(pos.size()), half(pos.size()), unmoved(pos.size());
   gravity(context, law, mass, pos, acc);
   for (int64_t s = 0; s < steps; ++s) {
     // Without springs (k = 0) a step moves the bodies by vel dt + acc dt^2 / 2 and adds half a step of acc to vel, then clears acc.
     integrate_verlet(context, 0, dt, 1, pos, vel, acc);
     gravity(context, law, mass, pos, acc);
-    std::vector<float> half = acc;
+    std::copy(acc.begin(), acc.end(), half.begin());
     std::copy(pos.begin(), pos.end(), unmoved.begin());
     integrate_verlet(context, 0, dt, 1, unmoved, vel, half);  // the second half; where it moves bodies to is not used
   }

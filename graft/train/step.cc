@@ -172,10 +172,11 @@ double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch,
     weights_[i] = static_cast<double>(batch.label_weights[i]) / total_weight;
   plan.bind(graph.label_weights, weights_.data());
   if (graph.row_keys) {
-    GRAFT_CHECK(batch.rows.size() + 1 == batch.sequence_offsets.size() &&
+    GRAFT_CHECK(batch.rows.size() + 1 == batch.sequence_offsets.size() && batch.sequence_offsets.front() >= 0 &&
                     batch.sequence_offsets.back() <= static_cast<int32_t>(batch.ids.size()),
-                "the batch has {} rows and {} sequence offsets up to {}, for {} tokens", batch.rows.size(),
-                batch.sequence_offsets.size(), batch.sequence_offsets.back(), batch.ids.size());
+                "the batch has {} rows and {} sequence offsets from {} to {}, for {} tokens", batch.rows.size(),
+                batch.sequence_offsets.size(), batch.sequence_offsets.front(), batch.sequence_offsets.back(),
+                batch.ids.size());
     for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
       for (int32_t t = batch.sequence_offsets[s]; t < batch.sequence_offsets[s + 1]; ++t) {
         row_keys_[static_cast<size_t>(t)] =
