@@ -1,6 +1,9 @@
 #include "graft/base/process.h"
 
+#include <link.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstring>
@@ -33,5 +36,22 @@ int64_t peak_resident_bytes() {
 }
 
 int64_t resident_bytes() { return status_bytes("VmRSS:"); }
+
+void drop_startup_pages() {
+  if (status_bytes("TracerPid:") != 0) return;
+  dl_iterate_phdr(
+      [](dl_phdr_info* object, size_t, void*) {
+        const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+        for (int i = 0; i < object->dlpi_phnum; ++i) {
+          const auto& segment = object->dlpi_phdr[i];
+          if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W) != 0) continue;
+          const uintptr_t begin = (object->dlpi_addr + segment.p_vaddr + page - 1) / page * page;
+          const uintptr_t end = (object->dlpi_addr + segment.p_vaddr + segment.p_memsz) / page * page;
+          if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+        }
+        return 0;
+      },
+      nullptr);
+}
 
 }  // namespace graft

@@ -493,6 +493,7 @@ void bench_moe(const MoeBenchOptions& options, const std::function<void()>& firs
   for (const MoeScenario* s : options.scenarios) {
     reset_peak_resident_bytes();
     MoeCase bench(*s, options.threads, options.seed);
+    drop_startup_pages();
     std::vector<double> wall, cpu, warmup;
     int64_t allocations = 0, bytes = 0;
     for (int i = 0; i < options.warmup; ++i) {

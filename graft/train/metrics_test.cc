@@ -94,6 +94,12 @@ TEST(Metrics, TimeLeftForgetsASlowStart) {
   EXPECT_NEAR(time.seconds(10), 10, 0.1);
 }
 
+TEST(Process, PagesOfStartUpAreGivenBack) {
+  const int64_t before = resident_bytes();
+  drop_startup_pages();
+  EXPECT_LT(resident_bytes(), before - (int64_t{256} << 10));
+}
+
 TEST(Process, PeakFollowsMemory) {
   const int64_t before = peak_resident_bytes();
   EXPECT_GT(before, 1 << 20);

@@ -188,6 +188,7 @@ void Trainer::Impl::load() {
   }
   step = std::make_unique<TrainStep>(context, *model, adapter ? &*adapter : nullptr, options, capacity);
   if (resumed) load_optimizer(resumed->path, step->tensors());
+  drop_startup_pages();
 }
 
 void Trainer::Impl::prepare_out() {
