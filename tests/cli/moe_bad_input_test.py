@@ -107,7 +107,8 @@ class MoeBadInput(FolderTest):
         shutil.move(model, self.dir / "kept")
         # The same tensors, another rule; other tensors.
         for changes, words in (({"num_experts_per_tok": 1}, ["num_experts_per_tok is 2, expected 1"]),
-                               ({"num_local_experts": 5}, ["the number of experts is 4, expected 5"]), ({"intermediate_size": 32}, ["intermediate_size is 24, expected 32"])):
+                               ({"num_local_experts": 5}, ["the number of experts is 4, expected 5"]), ({"intermediate_size": 32}, ["intermediate_size is 24, expected 32"]),
+                               ({"rope_scaling": {"rope_type": "ntk", "factor": 8}}, ["rope_scaling is \"default\", expected \"ntk\"", "rope_scaling is 1.0, expected 8.0"])):
             self.model(**changes)
             with self.subTest(changes):
                 before = sorted((self.dir / "full").rglob("*"))
