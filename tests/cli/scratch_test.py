@@ -6,14 +6,14 @@ import shutil
 import tempfile
 import unittest
 
-from graft_cli import ROOT, graft
+from graft_cli import ROOT, FolderTest, graft
 
 CONFIG = {"model_type": "graft_moe", "vocab_size": 400, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2,
           "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2,
           "max_position_embeddings": 64, "tie_word_embeddings": True, "eos_token_id": 0}
 
 
-class Scratch(unittest.TestCase):
+class Scratch(FolderTest):
     @classmethod
     def setUpClass(cls):
         cls.temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
@@ -26,11 +26,6 @@ class Scratch(unittest.TestCase):
                         ["init", "--config", cls.base / "config.json", "--tokenizer", cls.base / "tokenizer", "--seed", 1, "--out", cls.base / "start"]):
             result = graft(*command)
             assert result.code == 0, result
-
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
-        self.addCleanup(temporary.cleanup)
-        self.dir = pathlib.Path(temporary.name)
 
     def train(self, out, *extra, data=None, dtype="f32", code=0):
         result = graft("train", "--method", "full", "--model", self.base / "start", "--data", data or self.text, "--out", self.dir / out, "--lr", "5e-3",

@@ -1,19 +1,12 @@
 """graft tokenizer train: from text to a folder that tokenize and detokenize read, and one clear line for whatever is wrong."""
 
 import json
-import pathlib
-import tempfile
 import unittest
 
-from graft_cli import ROOT, graft
+from graft_cli import ROOT, FolderTest, graft
 
 
-class Tokenizer(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory(prefix="graft-test-")
-        self.addCleanup(temporary.cleanup)
-        self.dir = pathlib.Path(temporary.name)
-
+class Tokenizer(FolderTest):
     def file(self, name, content):
         (self.dir / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         return self.dir / name
