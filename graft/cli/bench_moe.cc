@@ -1,7 +1,6 @@
 #include "graft/bench/bench_moe.h"
 
 #include <cstdio>
-#include <iostream>
 #include <optional>
 
 #include "graft/base/cpu.h"
@@ -32,39 +31,27 @@ const MoeScenario& scenario_of(const std::string& id) {
                    : fmt::format("--only '{}' is no scenario; did you mean {}?", printable(id, 40), near));
 }
 
-// Answers {"id","runs"?} line by line with the times of that many runs: for a program that times peers in turns with graft. The scenario
-// asked for last stays ready.
+// Answers {"id","runs"?} with the times of that many runs. The scenario asked for last stays ready.
 void serve_moe(int threads, uint64_t seed) {
   std::optional<MoeCase> bench;
   std::string ready;
-  for (std::string line; std::getline(std::cin, line);) {
-    Json answer;
-    try {
-      const Json ask = parse_json(line, "standard input");
-      GRAFT_CHECK(ask.is_object(), "standard input: expected an object");
-      const std::string id = ask.value("id", "");
-      const MoeScenario* scenario = find_moe_scenario(id);
-      GRAFT_CHECK(scenario != nullptr, "scenario '{}' is unknown", printable(id, 40));
-      if (ready != id) {
-        ready.clear();
-        bench.emplace(*scenario, threads, seed);
-        ready = id;
-      }
-      std::vector<int64_t> wall, cpu;
-      const int64_t runs = std::clamp<int64_t>(ask.value("runs", int64_t{1}), 1, 100000);
-      for (int64_t i = 0; i < runs; ++i) {
-        const MoeTrial trial = bench->run();
-        wall.push_back(trial.wall_ns), cpu.push_back(trial.cpu_ns);
-      }
-      answer = {{"id", id}, {"timings_ns", wall}, {"cpu_times_ns", cpu}, {"flops", bench->flops()}};
-    } catch (const Error& e) {
-      answer = {{"error", e.what()}};
-    } catch (const Json::exception& e) {
-      answer = {{"error", fmt::format("standard input: {}", e.what())}};
+  serve_lines([&](const Json& ask) {
+    const std::string id = ask.value("id", "");
+    const MoeScenario* scenario = find_moe_scenario(id);
+    GRAFT_CHECK(scenario != nullptr, "scenario '{}' is unknown", printable(id, 40));
+    if (ready != id) {
+      ready.clear();
+      bench.emplace(*scenario, threads, seed);
+      ready = id;
     }
-    fmt::print("{}\n", answer.dump());
-    std::fflush(stdout);
-  }
+    std::vector<int64_t> wall, cpu;
+    const int64_t runs = std::clamp<int64_t>(ask.value("runs", int64_t{1}), 1, 100000);
+    for (int64_t i = 0; i < runs; ++i) {
+      const MoeTrial trial = bench->run();
+      wall.push_back(trial.wall_ns), cpu.push_back(trial.cpu_ns);
+    }
+    return Json{{"id", id}, {"timings_ns", wall}, {"cpu_times_ns", cpu}, {"flops", bench->flops()}};
+  });
 }
 
 void print_scenario(const Json& s) {

@@ -4,8 +4,10 @@
 
 #include <csignal>
 #include <cstdio>
+#include <iostream>
 
 #include "graft/base/cpu.h"
+#include "graft/base/error.h"
 #include "graft/base/log.h"
 
 namespace graft {
@@ -74,6 +76,23 @@ void leave_on_signals() {
 
 void throw_if_stopped() {
   if (stop_requested.load()) throw Interrupted("interrupted");
+}
+
+void serve_lines(const std::function<Json(const Json&)>& answer) {
+  for (std::string line; std::getline(std::cin, line);) {
+    Json said;
+    try {
+      const Json ask = parse_json(line, "standard input");
+      GRAFT_CHECK(ask.is_object(), "standard input: expected an object");
+      said = answer(ask);
+    } catch (const Error& e) {
+      said = {{"error", e.what()}};
+    } catch (const Json::exception& e) {
+      said = {{"error", fmt::format("standard input: {}", e.what())}};
+    }
+    fmt::print("{}\n", said.dump());
+    std::fflush(stdout);
+  }
 }
 
 bool stderr_is_terminal() { return ::isatty(STDERR_FILENO) != 0; }

@@ -4,9 +4,11 @@
 
 #include <CLI/CLI.hpp>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 
+#include "graft/base/json.h"
 #include "graft/kernels/context.h"
 #include "graft/kernels/gemm.h"
 
@@ -60,6 +62,10 @@ void leave_on_signals();
 extern std::atomic<bool> stop_requested;
 void install_signal_handlers();
 void throw_if_stopped();  // Interrupted
+
+// Answers the JSON objects on standard input line by line, each with one line on standard output: what `answer` makes of it, or {"error"}. For
+// programs that time something else in turns with graft.
+void serve_lines(const std::function<Json(const Json&)>& answer);
 
 bool stderr_is_terminal();
 bool stdout_is_terminal();

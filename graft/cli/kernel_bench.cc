@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <iostream>
 #include <set>
 
 #include "graft/base/error.h"
@@ -124,41 +123,29 @@ std::vector<int> parse_threads(const std::vector<std::string>& words) {
   return {threads.begin(), threads.end()};
 }
 
-// Answers {"kernel","size","threads","variant"?,"seconds"?} line by line with a timing: for a program that times something else in turns with graft.
-// "inputs": FILE writes the call's inputs and outputs there first.
+// Answers {"kernel","size","threads","variant"?,"seconds"?} with a timing. "dump": FILE writes the call's inputs and outputs there first.
 void serve() {
   KernelBench bench;
   std::string prepared;
-  for (std::string line; std::getline(std::cin, line);) {
-    Json answer;
-    try {
-      const Json ask = parse_json(line, "standard input");
-      GRAFT_CHECK(ask.is_object(), "standard input: expected an object");
-      const std::string name = ask.value("kernel", ""), size = ask.value("size", "");
-      const KernelInfo* kernel = find_kernel(name);
-      GRAFT_CHECK(kernel != nullptr, "kernel '{}' is unknown", printable(name, 40));
-      if (prepared != name + " " + size) {
-        prepared.clear();
-        bench.prepare(*kernel, parse_bench_size(size));
-        prepared = name + " " + size;
-      }
-      if (const auto file = ask.find("dump"); file != ask.end()) {
-        dump_call(bench.call(), file->get<std::string>());
-      }
-      TimingOptions options;
-      options.variant = ask.value("variant", std::string(cpu_level_name(cpu_level())));
-      options.threads = std::clamp(ask.value("threads", 1), 1, 1024);
-      options.seconds = std::clamp(ask.value("seconds", 0.05), 0.0, 60.0);
-      options.with_limit = ask.value("limit", true);
-      answer = timing_json(bench.time(options));
-    } catch (const Error& e) {
-      answer = {{"error", e.what()}};
-    } catch (const Json::exception& e) {
-      answer = {{"error", fmt::format("standard input: {}", e.what())}};
+  serve_lines([&](const Json& ask) {
+    const std::string name = ask.value("kernel", ""), size = ask.value("size", "");
+    const KernelInfo* kernel = find_kernel(name);
+    GRAFT_CHECK(kernel != nullptr, "kernel '{}' is unknown", printable(name, 40));
+    if (prepared != name + " " + size) {
+      prepared.clear();
+      bench.prepare(*kernel, parse_bench_size(size));
+      prepared = name + " " + size;
     }
-    fmt::print("{}\n", answer.dump());
-    std::fflush(stdout);
-  }
+    if (const auto file = ask.find("dump"); file != ask.end()) {
+      dump_call(bench.call(), file->get<std::string>());
+    }
+    TimingOptions options;
+    options.variant = ask.value("variant", std::string(cpu_level_name(cpu_level())));
+    options.threads = std::clamp(ask.value("threads", 1), 1, 1024);
+    options.seconds = std::clamp(ask.value("seconds", 0.05), 0.0, 60.0);
+    options.with_limit = ask.value("limit", true);
+    return timing_json(bench.time(options));
+  });
 }
 
 // The router's choice beside every other, for each kernel and size.
