@@ -1,5 +1,6 @@
 #include "graft/kernels/optimizer.h"
 
+#include <algorithm>
 #include <cassert>
 #include <cmath>
 
@@ -61,6 +62,22 @@ void adamw(Context& context, const AdamWStep& step, std::span<const T> grad, std
   const OptimizerTable<T>& kernels = table<T>();
   for_row_ranges(context, static_cast<int64_t>(param.size()), 1, [&](int64_t first, int64_t last) {
     kernels.adamw(s, grad.data() + first, param.data() + first, m.data() + first, v.data() + first, last - first);
+  });
+}
+
+template <typename T>
+void adamw_and_clear(Context& context, const AdamWStep& step, std::span<T> grad, std::span<T> param, std::span<T> m,
+                     std::span<T> v) noexcept {
+  assert(grad.size() == param.size() && m.size() == param.size() && v.size() == param.size() && step.t >= 1);
+  constexpr int64_t kPiece = 2048;  // elements: four arrays of 8 KB
+  const AdamWScalars<T> s = scalars_of<T>(step);
+  const OptimizerTable<T>& kernels = table<T>();
+  for_row_ranges(context, static_cast<int64_t>(param.size()), 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; i += kPiece) {
+      const int64_t n = std::min(kPiece, last - i);
+      kernels.adamw(s, grad.data() + i, param.data() + i, m.data() + i, v.data() + i, n);
+      std::fill_n(grad.data() + i, n, T{0});
+    }
   });
 }
 
@@ -190,11 +207,13 @@ float fused_adam_clip_update(Context& context, AdamWStep step, ClipMode mode, do
   return static_cast<float>(norm);
 }
 
-#define GRAFT_INSTANTIATE(T)                                                                         \
-  template void adamw<T>(Context&, const AdamWStep&, std::span<const T>, std::span<T>, std::span<T>, \
-                         std::span<T>) noexcept;                                                     \
-  template void sgd<T>(Context&, double, double, double, std::span<const T>, std::span<T>) noexcept; \
-  template double sum_squares<T>(Context&, std::span<const T>) noexcept;                             \
+#define GRAFT_INSTANTIATE(T)                                                                             \
+  template void adamw<T>(Context&, const AdamWStep&, std::span<const T>, std::span<T>, std::span<T>,     \
+                         std::span<T>) noexcept;                                                         \
+  template void adamw_and_clear<T>(Context&, const AdamWStep&, std::span<T>, std::span<T>, std::span<T>, \
+                                   std::span<T>) noexcept;                                               \
+  template void sgd<T>(Context&, double, double, double, std::span<const T>, std::span<T>) noexcept;     \
+  template double sum_squares<T>(Context&, std::span<const T>) noexcept;                                 \
   template int64_t first_non_finite<T>(std::span<const T>) noexcept;
 GRAFT_INSTANTIATE(float)
 GRAFT_INSTANTIATE(double)

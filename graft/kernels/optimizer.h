@@ -22,6 +22,10 @@ struct AdamWStep {
 template <typename T>
 void adamw(Context& context, const AdamWStep& step, std::span<const T> grad, std::span<T> param, std::span<T> m,
            std::span<T> v) noexcept;
+// The same, and then grad is zero: each piece while it is in the cache, for steps that add to gradients.
+template <typename T>
+void adamw_and_clear(Context& context, const AdamWStep& step, std::span<T> grad, std::span<T> param, std::span<T> m,
+                     std::span<T> v) noexcept;
 
 // p <- p * (1 - lr * weight_decay) - lr * grad_scale * g.
 template <typename T>

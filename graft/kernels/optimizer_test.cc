@@ -65,6 +65,19 @@ TEST(Optimizer, SameBitsOnEveryCpuLevelAndThreadCount) {
   }
 }
 
+TEST(AdamW, ClearsWhatItTook) {
+  test::TestContext t(2);
+  constexpr int64_t kSize = 70001;  // pieces in ranges of threads, and what is left of them
+  std::vector<float> g = test::random_values<float>(kSize, 1, 0.1), p = test::random_values<float>(kSize, 2);
+  std::vector<float> m(p.size(), 0.01f), v(p.size(), 0.02f), p2 = p, m2 = m, v2 = v;
+  adamw<float>(t.context, {}, g, p, m, v);
+  adamw_and_clear<float>(t.context, {}, g, p2, m2, v2);
+  EXPECT_EQ(p, p2);
+  EXPECT_EQ(m, m2);
+  EXPECT_EQ(v, v2);
+  EXPECT_EQ(g, std::vector<float>(p.size()));
+}
+
 TEST(AdamW, SmallMomentsBecomeZero) {
   test::TestContext t(1);
   std::vector<float> p = {1, 1, 1}, m = {0x1p-99f, -0x1p-101f, 0}, v = {0x1p-99f, 0x1p-100f, 0x1p-149f};

@@ -66,6 +66,7 @@ void rope_row(const RopeRow<float>& row) noexcept {
     float* y = row.y + head * row.y_head_stride;
     if (row.interleaved) {
       int64_t i = turn_pairs(d, row, x, y, 0);
+      if constexpr (HWY_MAX_BYTES > 32) i = turn_pairs(hn::CappedTag<float, 8>(), row, x, y, i);  // heads of 16
       for (; i < row.half; ++i) {
         const float s = row.inverse ? -row.sin[i] : row.sin[i];
         auto y1 = hn::Zero(one), y2 = hn::Zero(one);
@@ -76,7 +77,7 @@ void rope_row(const RopeRow<float>& row) noexcept {
       }
     } else {
       const int64_t whole = stream ? turn_halves<true>(d, row, x, y, 0) : turn_halves<false>(d, row, x, y, 0);
-      turn_halves<false>(one, row, x, y, whole);
+      turn_halves<false>(one, row, x, y, turn_halves<false>(hn::CappedTag<float, 8>(), row, x, y, whole));
     }
     if (y != x) {
       for (int64_t i = 2 * row.half; i < row.head_dim; ++i) y[i] = x[i];

@@ -26,7 +26,9 @@ const TrainedTensor* non_finite_gradient(std::span<const TrainedTensor> tensors)
 void apply_update(Context& context, const TrainConfig& config, double lr, double norm, int64_t t,
                   std::span<TrainedTensor> tensors) {
   const double scale = config.clip > 0 ? std::min(1.0, config.clip / (norm + 1e-12)) : 1.0;
-  for (TrainedTensor& tensor : tensors) {
+  // From the last on, whose gradients the norm read last: some are still in the cache.
+  for (size_t i = tensors.size(); i-- > 0;) {
+    TrainedTensor& tensor = tensors[i];
     const double decay = tensor.decay || config.decay_all ? config.weight_decay : 0.0;
     if (config.optimizer == "sgd") {
       sgd<float>(context, lr, decay, scale, tensor.gradient(), tensor.value);
@@ -37,7 +39,8 @@ void apply_update(Context& context, const TrainConfig& config, double lr, double
     step.weight_decay = decay;
     step.t = t;
     step.grad_scale = scale;
-    adamw<float>(context, step, tensor.gradient(), tensor.value, tensor.m.as<float>(), tensor.v.as<float>());
+    adamw_and_clear<float>(context, step, tensor.gradient(), tensor.value, tensor.m.as<float>(), tensor.v.as<float>());
+    tensor.cleared = true;
   }
 }
 

@@ -16,7 +16,7 @@ double gradient_norm(Context& context, std::span<const TrainedTensor> tensors);
 const TrainedTensor* non_finite_gradient(std::span<const TrainedTensor> tensors);
 
 // One update of every tensor: clip factor min(1, clip / (norm + 1e-12)), then AdamW or SGD of `config` with rate lr. t counts applied updates
-// from 1.
+// from 1. AdamW leaves the gradients zero (TrainedTensor::cleared).
 void apply_update(Context& context, const TrainConfig& config, double lr, double norm, int64_t t,
                   std::span<TrainedTensor> tensors);
 

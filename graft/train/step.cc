@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "graft/base/error.h"
 
@@ -199,6 +200,7 @@ double TrainStep::run(Plan& plan, const DecoderGraph& graph, const Batch& batch,
 
 double TrainStep::micro_batch(const Batch& batch, double total_weight, uint64_t update, double router_share) {
   router_share_ = router_share;
+  for (TrainedTensor& t : tensors_) t.cleared = false;
   const double loss = run(train_, train_graph_, batch, total_weight, update);
   const RouterFigures routers = last_routers();
   // What has no part in the loss may overflow: 0 times infinity would be NaN.
@@ -218,7 +220,9 @@ double TrainStep::evaluate(const Batch& batch, double total_weight) {
 }
 
 void TrainStep::clear_gradients() {
-  for (TrainedTensor& t : tensors_) std::memset(t.grad.data(), 0, t.grad.bytes());
+  for (TrainedTensor& t : tensors_) {
+    if (!std::exchange(t.cleared, true)) std::memset(t.grad.data(), 0, t.grad.bytes());
+  }
 }
 
 std::span<const float> TrainStep::last_nll() const {

@@ -19,7 +19,8 @@ struct TrainedTensor {
   std::vector<int64_t> shape;
   std::span<float> value;
   Buffer grad, m, v;
-  bool decay = true;  // weight decay applies: all but weights and biases of norms, and biases
+  bool cleared = true;  // grad is zero
+  bool decay = true;    // weight decay applies: all but weights and biases of norms, and biases
   std::span<float> gradient() const { return grad.as<float>(); }
 };
 
