@@ -34,9 +34,19 @@ std::string build_key() {
   return fmt::format("{} {:016x}", kKind, hash);
 }
 
+// The vector code of a level up to the one in force.
 SimdTarget target_of(CpuLevel level) {
   const CpuLevelScope scope(level);
   return simd_target();
+}
+// The first level with the same f32 code, for levels above the one in force too: a table may be of a time without a cap.
+CpuLevel f32_code(CpuLevel level) {
+  return level == CpuLevel::kAvx512Bf16 || level == CpuLevel::kAmx ? CpuLevel::kAvx512 : level;
+}
+// Whether this CPU runs code of that level, whatever is in force.
+bool cpu_has(CpuLevel level) {
+  const CpuLevel top = cpu_level_detected();
+  return level == top || level == CpuLevel::kScalar || (top != CpuLevel::kNeon && level < top);
 }
 
 std::optional<CpuLevel> level_named(std::string_view name) {
@@ -100,7 +110,7 @@ Route Router::route(std::string_view kernel, int64_t size, double bytes, double 
     const Measured& low = above == rows.begin() || high.size == size ? high : *(above - 1);
     for (const RouteChoice& c : allowed) {
       const auto same = [&](const RouteChoice& m) {
-        return target_of(m.level) == target_of(c.level) && m.threads == c.threads;
+        return f32_code(m.level) == f32_code(c.level) && m.threads == c.threads;
       };
       const auto a = std::find_if(low.choices.begin(), low.choices.end(), same);
       const auto b = std::find_if(high.choices.begin(), high.choices.end(), same);
@@ -213,6 +223,7 @@ Router Router::from_json(const Json& json, std::string_view where) {
         const Json& variant = member(choice, "variant", where);
         const auto level = level_named(variant.is_string() ? variant.get<std::string>() : "");
         GRAFT_CHECK(level.has_value(), "{}: variant {} is unknown", where, printable(variant.dump(), 40));
+        GRAFT_CHECK(cpu_has(*level), "{}: variant {}, which this CPU lacks", where, printable(variant.dump(), 40));
         const double threads = positive(member(choice, "threads", where), where, "threads");
         GRAFT_CHECK(threads <= 4096, "{}: {} threads", where, threads);
         m.choices.push_back({*level, static_cast<int>(threads), positive(member(choice, "ns", where), where, "ns")});

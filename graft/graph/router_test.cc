@@ -63,6 +63,21 @@ TEST(Router, MeasuredTimesAreReadBetweenSizes) {
   EXPECT_EQ(router.route("map_exp", 1 << 30, 0, 0, 1).best.threads, 1);  // what is allowed
 }
 
+// A table of a time without a cap: what the cap takes away is neither routed nor taken for the time of another variant.
+TEST(Router, MeasuredTimesAboveTheLevelInForceAreLeftOut) {
+  const std::vector<CpuLevel> levels = cpu_levels_available();
+  if (levels.size() < 2) GTEST_SKIP() << "scalar code alone";
+  Router router;
+  router.learn("map_exp", {1000, {{levels.back(), 1, 10}, {CpuLevel::kScalar, 1, 900}}});
+  const Route all = router.route("map_exp", 1000, 0, 0, 1);
+  EXPECT_EQ(all.best.ns, 10);
+  const CpuLevelScope cap(CpuLevel::kScalar);
+  const Route route = router.route("map_exp", 1000, 0, 0, 1);
+  EXPECT_TRUE(route.measured);
+  EXPECT_EQ(route.best.level, CpuLevel::kScalar);
+  EXPECT_EQ(route.best.ns, 900);
+}
+
 TEST(Router, TableSurvivesTheFile) {
   const test::TempDir dir;
   const std::string path = dir / "cache/graft/routes.json";  // makes the folders
@@ -92,6 +107,12 @@ TEST(Router, RefusesTablesThatAreBrokenOrForeign) {
   has("ns is", [](Json& t) { t["kernels"]["map_exp"][0]["choices"][0]["ns"] = -1; });
   has("threads", [](Json& t) { t["kernels"]["map_exp"][0]["choices"][0]["threads"] = 1e9; });
   has("variant \"sse9\"", [](Json& t) { t["kernels"]["map_exp"][0]["choices"][0]["variant"] = "sse9"; });
+  if (cpu_level_detected() != CpuLevel::kNeon)
+    has("variant \"neon\", which this CPU lacks",
+        [](Json& t) { t["kernels"]["map_exp"][0]["choices"][0]["variant"] = "neon"; });
+  if (cpu_level_detected() != CpuLevel::kAmx)
+    has("variant \"amx\", which this CPU lacks",
+        [](Json& t) { t["kernels"]["map_exp"][0]["choices"][0]["variant"] = "amx"; });
   has("no choices", [](Json& t) { t["kernels"]["map_exp"][0]["choices"] = Json::array(); });
   has("expected an object", [](Json& t) { t = Json::array(); });
   const test::TempDir dir;
