@@ -200,24 +200,27 @@ def optimizer(c):
 
 @peers("grad_clip_norm")
 def clip_norm(c):
+    # In place, as graft's: `before` puts the gradient back, outside of what is timed.
     most = c.p("max_norm", 1.0)
     if torch is not None:
         parameter = torch.nn.Parameter(torch.zeros(c["grad"].shape))
         parameter.grad = torch.from_numpy(c["grad"].copy())
-        fresh = parameter.grad.clone()
 
         def call():
-            parameter.grad = fresh.clone() if call.first else parameter.grad
-            call.first = False
             torch.nn.utils.clip_grad_norm_([parameter], most)
             return parameter.grad
-        call.first = False
+        call.before = lambda: parameter.grad.copy_(torch.from_numpy(c["grad"]))
         yield "torch", call, "grad"
 
-    def f(g):
-        n = np.linalg.norm(g)
-        return g * np.float32(most / n) if n > most else g.copy()
-    yield from c.np(f, "grad", "grad")
+    grad = c["grad"].copy()
+
+    def in_place():
+        n = np.linalg.norm(grad)
+        if n > most:
+            np.multiply(grad, np.float32(most / n), out=grad)
+        return grad
+    in_place.before = lambda: np.copyto(grad, c["grad"])
+    yield "numpy", in_place, "grad"
 
 
 @peers("grad_clip_value")

@@ -22,12 +22,11 @@ ScratchNeed prepare_adam(KernelCall& call) {
   return {};
 }
 ScratchNeed prepare_clip_norm(KernelCall& call) {
-  const auto grad = call.in<float>("grad");
   GRAFT_CHECK(call.real("max_norm", 1) >= 0, "parameter 'max_norm' is {}, expected 0 or more",
               call.real("max_norm", 1));
-  call.make("grad", DType::kF32, call.in_shape("grad"));
+  copy_to_output(call, "grad");
   call.make("norm", DType::kF32, {1});
-  return sum_squares_scratch(static_cast<int64_t>(grad.size()));
+  return sum_squares_scratch(static_cast<int64_t>(call.in<float>("grad").size()));
 }
 ScratchNeed prepare_clip_value(KernelCall& call) {
   GRAFT_CHECK(call.real("max_value", 1) >= 0, "parameter 'max_value' is {}, expected 0 or more",
@@ -69,8 +68,8 @@ void run_adamw(Context& context, KernelCall& call) {
             call.out<float>("v"));
 }
 void run_clip_norm(Context& context, KernelCall& call) {
-  call.out<float>("norm")[0] =
-      grad_clip_norm(context, call.in<float>("grad"), call.real("max_norm", 1), call.out<float>("grad"));
+  const std::span<float> grad = call.out<float>("grad");
+  call.out<float>("norm")[0] = grad_clip_norm(context, grad, call.real("max_norm", 1), grad);
 }
 void run_clip_value(Context& context, KernelCall& call) {
   const std::span<float> grad = call.out<float>("grad");
@@ -100,8 +99,17 @@ std::span<const KernelInfo> optimizer_kernels() {
        prepare_adam, run_adam, example_adam, "param=param m=m v=v"},
       {"opt_adamw", kDomain, "param[N] *= 1 - lr weight_decay, then opt_adam", bytes_of_grad<28>, flops_of_grad<15>,
        prepare_adam, run_adamw, example_adam, "param=param m=m v=v"},
-      {"grad_clip_norm", kDomain, "grad[N] scaled to a norm of at most max_norm; norm", bytes_of_grad<12>,
-       flops_of_grad<3>, prepare_clip_norm, run_clip_norm, example_clip_norm, "grad=grad"},
+      {"grad_clip_norm",
+       kDomain,
+       "grad[N] scaled to a norm of at most max_norm; norm",
+       bytes_of_grad<12>,
+       flops_of_grad<3>,
+       prepare_clip_norm,
+       run_clip_norm,
+       example_clip_norm,
+       "grad=grad",
+       {},
+       true},
       {"grad_clip_value", kDomain, "grad[N] clamped to [-max_value, max_value]", bytes_of_grad<8>, flops_of_grad<2>,
        prepare_clip_value, run_clip_value, example_clip_value, "grad=grad"},
   };
