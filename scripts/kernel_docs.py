@@ -78,6 +78,9 @@ def page(domain, kernels, functions):
         text += f"- Inputs of the example: {tensor_text(k['inputs'])}\n- Outputs: {tensor_text(k['outputs'])}\n"
         if k["parameters"]:
             text += "- Parameters of the example: " + ", ".join(f"`{n}` = {v}" for n, v in k["parameters"].items()) + "\n"
+        if k["in_place"]:
+            pairs = [pair.split("=") for pair in k["in_place"].split()]
+            text += "- May be computed in place: " + ", ".join(f"`{out}` in `{at}`" for out, at in pairs) + "\n"
         if k["rule"]:
             text += f"- Chosen by shape (`graft kernel route {k['operation']} SIZE`): {k['rule']}\n"
         if k["outside_contract"]:

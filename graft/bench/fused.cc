@@ -80,6 +80,25 @@ void abs_sum(Builder& b) {
   b.result("y", b.step("reduce_sum").with("x", size).out("y"));
 }
 
+// The mask as factors of 0 and 1.
+void masked_sum(Builder& b) {
+  const KernelTensor& x = b.in("x");
+  const std::span<const uint8_t> mask = b.fused().in<uint8_t>("mask");
+  const KernelTensor& factor =
+      b.constant(x.shape, [&](int64_t i) { return mask[static_cast<size_t>(i)] != 0 ? 1 : 0; });
+  const KernelTensor& kept = b.step("map_mul").with("a", x).with("b", factor).out("y");
+  b.result("y", b.step("reduce_sum").with("x", kept).out("y"));
+}
+// The mask, and what it keeps, counted.
+void threshold_count(Builder& b) {
+  const KernelTensor& x = b.in("x");
+  const double threshold = b.fused().real("threshold", 0);
+  const KernelTensor& bound = b.constant(x.shape, [&](int64_t) { return threshold; });
+  const KernelTensor& mask = b.step("map_compare").with("a", x).with("b", bound).set("op", "gt").out("mask");
+  b.step("compact_mask").with("x", x).with("mask", mask).out("y");
+  b.result("count", b.output("count"));
+}
+
 // loss, softmax, and the gradient p scale - onehot scale.
 void cross_entropy(Builder& b) {
   const KernelTensor& logits = b.in("logits");
@@ -186,6 +205,8 @@ struct Sequence {
 constexpr Sequence kSequences[] = {
     {"map_reduce_square_sum", square_sum},
     {"map_reduce_abs_sum", abs_sum},
+    {"map_reduce_masked_sum", masked_sum},
+    {"map_reduce_threshold_count", threshold_count},
     {"fused_softmax_cross_entropy", cross_entropy},
     {"fused_scan_compact", scan_compact},
     {"fused_layernorm_dropout_residual", layernorm_dropout},

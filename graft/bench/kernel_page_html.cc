@@ -24,6 +24,7 @@ th[aria-sort=ascending] button::after { content: ' ▲'; font-size: 10px; }
 th[aria-sort=descending] button::after { content: ' ▼'; font-size: 10px; }
 .meter { display: inline-block; vertical-align: middle; width: 64px; height: 6px; border-radius: 3px; background: var(--grid); margin-right: 8px; overflow: hidden; }
 .meter i { display: block; height: 100%; background: var(--good); border-radius: 3px; }
+.steps { white-space: normal; min-width: 220px; }
 .tall { max-height: 640px; overflow: auto; }
 .crossings { margin: 8px 0 6px; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 6px 18px; font-size: 13px; color: var(--ink2); }
 .crossings b { color: var(--ink); font-weight: 600; }
@@ -45,6 +46,9 @@ th[aria-sort=descending] button::after { content: ' ▼'; font-size: 10px; }
 <section class="card" id="sweep"><div class="head"><h2>Over sizes</h2><div class="controls"><label>Kernel <select id="kernel"></select></label></div></div>
 <p>Time for an element under each variant and number of threads. Rings mark where another choice becomes the quickest.</p>
 <div class="legend" id="sweep-legend"></div><div class="plot" id="sweep-plot"></div><ul class="crossings" id="crossings"></ul></section>
+<section class="card" id="fused"><div class="head"><h2>Fused against single kernels</h2></div>
+<p>A fused kernel’s time beside that of the single kernels that give its result, in turns, and the traffic it saves.</p>
+<div class="scroll"><table class="kernels" id="fused-table"></table></div></section>
 <section class="card"><div class="head"><h2>Every kernel</h2><div class="controls"><label>Find <input type="search" id="find" placeholder="softmax, sort …"></label></div></div>
 <div class="scroll tall"><table class="kernels" id="table"></table></div></section>
 <details class="card" id="notes"><summary>Notes</summary><ul class="notes" id="note-list"></ul></details>
@@ -282,6 +286,19 @@ function drawSweep() {
   f.svg.setAttribute('aria-label', `${name}: ${list.map(l => l.textContent).join('; ')}`);
 }
 
+// ---- fused kernels
+const fused = report.fused || [];
+if (!fused.length) $('fused').hidden = true;
+function drawFused() {
+  const list = fused.filter(r => r.size === state.size && r.threads === state.threads);
+  const names = [['kernel', 1], ['gain'], ['fused'], ['single'], ['traffic saved'], ['the single kernels', 1]];
+  const head = make('tr', {}, ...names.map(([n, text]) => make('th', {scope: 'col', ...(text ? {class: 'text'} : {})}, n)));
+  const line = r => make('tr', {}, make('td', {class: 'text'}, r.kernel), make('td', {class: r.speed > 1 ? 'win' : 'loss'}, `${r.speed.toFixed(2)} ×`), make('td', {}, ns(r.median_ns)),
+                         make('td', {}, ns(r.unfused_ns)), make('td', {}, percent(r.bytes_saved)), make('td', {class: 'text steps'}, r.unfused));
+  const none = make('tr', {}, make('td', {class: 'text', colspan: 6}, 'Nothing was measured at this size and number of threads.'));
+  $('fused-table').replaceChildren(make('thead', {}, head), make('tbody', {}, ...(list.length ? list.map(line) : [none])));
+}
+
 // ---- the table
 const ratioOf = r => { const p = rival.get(keyOf(r)); return p ? p.best.ratio : null; };
 const columns = [
@@ -325,7 +342,7 @@ $('find').addEventListener('input', () => { state.find = $('find').value; drawTa
 const notes = [...(report.errors || []), ...(report.notes || [])];
 if (!notes.length) $('notes').hidden = true;
 for (const n of notes) $('note-list').append(make('li', {}, n));
-function draw() { drawRoofs(); drawPeers(); drawSweep(); drawTable(); }
+function draw() { drawRoofs(); drawPeers(); drawSweep(); drawFused(); drawTable(); }
 let width = 0;
 new ResizeObserver(() => { const w = document.querySelector('main').clientWidth; if (w !== width) { width = w; draw(); } }).observe(document.querySelector('main'));
 )js"}};

@@ -39,6 +39,7 @@ void add_example(const KernelInfo& kernel, Json& row) {
   row["inputs"] = tensors(call.inputs());
   row["outputs"] = tensors(call.outputs());
   row["parameters"] = call.parameters();
+  row["in_place"] = kernel.in_place;
   row["outside_contract"] = kernel.outside_contract;
   const AlgorithmRule* rule = algorithm_rule_of(kernel.name);
   row["operation"] = rule != nullptr ? rule->operation : "";

@@ -6,6 +6,7 @@
 
 #include "graft/kernels/math.h"
 #include "graft/kernels/optimizer_table.h"
+#include "graft/kernels/reduce.h"
 #include "graft/kernels/reduce_ref_inl.h"
 #include "graft/kernels/ref.h"
 #include "graft/kernels/rows.h"
@@ -157,11 +158,17 @@ void scale_backwards(Context& context, double factor, std::span<const float> x, 
   });
 }
 
+// The sum of squares: in f32 lanes, which takes half the time of sum_squares in a cache, unless f32 cannot hold the squares.
+double clip_squares(Context& context, std::span<const float> g) noexcept {
+  const auto quick = static_cast<double>(map_reduce_square_sum(context, g));
+  return quick > 1e-20 && quick < 1e38 ? quick : sum_squares<float>(context, g);
+}
+
 }  // namespace
 
 float grad_clip_norm(Context& context, std::span<const std::span<float>> grads, double max_norm) noexcept {
   double squares = 0;
-  for (const std::span<float> g : grads) squares += sum_squares<float>(context, g);
+  for (const std::span<float> g : grads) squares += clip_squares(context, g);
   const double norm = std::sqrt(squares), factor = clip_factor(norm, max_norm);
   if (factor != 1) {
     for (size_t i = grads.size(); i-- > 0;) scale_backwards(context, factor, grads[i], grads[i]);
@@ -172,7 +179,7 @@ float grad_clip_norm(Context& context, std::span<const std::span<float>> grads, 
 float grad_clip_norm(Context& context, std::span<const float> grad, double max_norm,
                      std::span<float> clipped) noexcept {
   assert(grad.size() == clipped.size());
-  const double norm = std::sqrt(sum_squares<float>(context, grad)), factor = clip_factor(norm, max_norm);
+  const double norm = std::sqrt(clip_squares(context, grad)), factor = clip_factor(norm, max_norm);
   if (factor != 1 || grad.data() != clipped.data()) scale_backwards(context, factor, grad, clipped);
   return static_cast<float>(norm);
 }

@@ -175,6 +175,17 @@ TEST(GradClip, NormOverAllTensors) {
   EXPECT_EQ(grad_clip_norm(t.context, std::span<const std::span<float>>(), 1), 0);
 }
 
+TEST(GradClip, NormOfWhatF32CannotSquare) {
+  test::TestContext t(2);
+  t.context.reserve(sum_squares_scratch(20000));
+  for (const float size : {1e25f, 1e-25f}) {
+    std::vector<float> g(20000, size), out(g.size());
+    const double want = static_cast<double>(size) * std::sqrt(20000.0);
+    EXPECT_NEAR(static_cast<double>(grad_clip_norm(t.context, g, want / 2, out)) / want, 1, 1e-6);
+    EXPECT_NEAR(out[19999] / size, 0.5f, 1e-6f);
+  }
+}
+
 TEST(GradClip, ValueKeepsNan) {
   test::TestContext t;
   std::vector<float> g = {-3, -0.5f, NAN, 0.5f, INFINITY, -INFINITY, -0.0f};

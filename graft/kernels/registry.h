@@ -27,8 +27,6 @@ struct KernelInfo {
   std::string_view in_place = {};
   // Why the variants may differ in bits, and the bound; empty where they do not (design, point 8). Threads never change a bit.
   std::string_view outside_contract = {};
-  // Works in place, and a second run on its own result does less: who times it puts the inputs' values back before each run.
-  bool timed_afresh = false;
 
   // The checked entry: everything that run() relies on, overlap of borrowed memory included, holds afterwards, or Error is thrown.
   ScratchNeed prepare(KernelCall& call) const {

@@ -19,6 +19,7 @@ class Kernel(unittest.TestCase):
         fma = next(k for k in kernels if k["name"] == "map_fma")
         self.assertEqual((fma["domain"], fma["bytes"], fma["flops"]), ("elementwise_binary", 16, 2))
         self.assertIn("scalar", fma["variants"])
+        self.assertEqual(fma["in_place"], "y=a y=b y=c")
         text = graft("kernel", "list").out
         self.assertIn(f"{len(kernels)} kernels in ", text)
 
