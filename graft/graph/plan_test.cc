@@ -193,9 +193,9 @@ TEST(Plan, RunningAllocatesNothing) {
     // A plan of more nodes on this thread: what its ops keep is reserved by prepare, before the first run.
     Bench larger(DType::kF32, {.tokens = 9, .labels = 2, .sequences = 2, .max_length = 5}, threads);
     larger.finish(layers(larger, 12));
-    const int64_t buffers = Buffer::num_created(), allocations = test::num_allocations;
+    const int64_t buffers = Buffer::num_created(), allocations = allocation_count.calls;
     for (int i = 0; i < 3; ++i) b.plan.run(b.context(), b.inputs);
-    EXPECT_EQ(test::num_allocations, allocations);
+    EXPECT_EQ(allocation_count.calls, allocations);
     EXPECT_EQ(Buffer::num_created(), buffers);
   }
 }
@@ -232,9 +232,9 @@ TEST(Plan, TheFirstRunAllocatesNothingEither) {
       b.plan.bind(v, static_cast<void*>(memory[id].data()));
     }
   }
-  const int64_t buffers = Buffer::num_created(), allocations = test::num_allocations;
+  const int64_t buffers = Buffer::num_created(), allocations = allocation_count.calls;
   b.plan.run(b.context(), b.inputs);
-  EXPECT_EQ(test::num_allocations, allocations);
+  EXPECT_EQ(allocation_count.calls, allocations);
   EXPECT_EQ(Buffer::num_created(), buffers);
 }
 

@@ -260,9 +260,9 @@ TEST(Decoder, ATrainStepAllocatesNothing) {
   const AdapterWeights adapter = random_adapter(tiny.workers.context, tiny.single, lora_config(4, kAllSeven), 7);
   DecoderBench b(tiny.workers.context, tiny.single, options_of(DecoderOutput::kTrain, DType::kF32, true), {&adapter},
                  1);
-  const int64_t buffers = Buffer::num_created(), allocations = test::num_allocations;
+  const int64_t buffers = Buffer::num_created(), allocations = allocation_count.calls;
   for (int i = 0; i < 3; ++i) b.plan.run(tiny.workers.context, b.inputs);
-  EXPECT_EQ(test::num_allocations, allocations);
+  EXPECT_EQ(allocation_count.calls, allocations);
   EXPECT_EQ(Buffer::num_created(), buffers);
 }
 

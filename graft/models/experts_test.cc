@@ -1,8 +1,8 @@
 // Models with experts: sizes, layouts on disk, adapters, and that one expert of one is a dense model.
+#include "graft/base/allocations.h"
 #include "graft/formats/safetensors.h"
 #include "graft/models/merge.h"
 #include "graft/models/test_support.h"
-#include "tests/support/num_allocations.h"
 
 namespace graft {
 namespace {
@@ -178,9 +178,9 @@ TEST(Experts, RecomputeGivesTheSameBitsAndNothingIsAllocated) {
     EXPECT_EQ(b.run(), loss) << every;
     EXPECT_EQ(b.gradients(), plain.gradients()) << every;
     EXPECT_LT(b.plan.arena_bytes(), plain.plan.arena_bytes()) << every;
-    const int64_t buffers = Buffer::num_created(), allocations = test::num_allocations;
+    const int64_t buffers = Buffer::num_created(), allocations = allocation_count.calls;
     for (int i = 0; i < 3; ++i) b.plan.run(workers.context, b.inputs);
-    EXPECT_EQ(test::num_allocations, allocations);
+    EXPECT_EQ(allocation_count.calls, allocations);
     EXPECT_EQ(Buffer::num_created(), buffers);
   }
 }

@@ -1,12 +1,12 @@
 #pragma once
 
-// Counts operator new. The functions replace the program's: include this in one file of a test binary only.
+// Counts operator new in allocation_count. The functions replace the program's: include this in one file of a test binary only.
 
 #include <cstddef>
 #include <cstdlib>
 #include <new>
 
-#include "tests/support/num_allocations.h"
+#include "graft/base/allocations.h"
 
 // g++ at -O1 inlines one of a pair and not the other, then takes them for a mismatch; for the whole file, since it warns where they are used.
 #if defined(__GNUC__) && !defined(__clang__)
@@ -16,7 +16,7 @@
 namespace graft::test {
 
 inline void* counted_allocation_or_null(std::size_t bytes, std::size_t alignment) noexcept {
-  ++num_allocations;
+  allocation_count.add(static_cast<int64_t>(bytes));
   return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment + (bytes == 0 ? alignment : 0));
 }
 inline void* counted_allocation(std::size_t bytes, std::size_t alignment) {
