@@ -201,7 +201,7 @@ float fused_adam_clip_update(Context& context, AdamWStep step, ClipMode mode, do
   double norm = 0;
   step.grad_scale = 1;
   if (mode == ClipMode::kNorm) {
-    norm = std::sqrt(sum_squares<float>(context, grad));
+    norm = std::sqrt(clip_squares(context, grad));
     step.grad_scale = clip_factor(norm, clip);
   }
   AdamWScalars<float> s = scalars_of<float>(step);
