@@ -295,22 +295,41 @@ ScratchNeed scratch(const Graph& g, const Node& node, const RunSizes& capacity, 
   const Extents e = extents(g, node, kPrefix);
   return expert_scratch(threads, capacity.tokens * e.top_k, 2 * std::max(e.in, e.out) + 2 * e.rank);
 }
-template <size_t kPrefix, int kProducts>
+// The products with every W, A and B: forward, or (kBackward) of what reaches their inputs and of the gradients that are wanted.
+template <size_t kPrefix, bool kBackward>
 double flops(const Graph& g, const Node& node, const RunSizes& sizes) {
-  const Extents e = extents(g, node, kPrefix);
-  return 2.0 * kProducts * static_cast<double>(sizes.tokens * e.top_k) *
-         static_cast<double>(e.in * e.out + e.rank * (e.in + e.out));
+  const Attr& attr = node.attr<Attr>();
+  const size_t parameters = (node.inputs.size() - kPrefix) / 2;  // backward: their gradients follow them
+  size_t adapters = 0;
+  for (const Family& family : attr.families) adapters += family.rank > 0 ? 1 : 0;
+  double sum = 0;
+  for (const Family& family : attr.families) {
+    for (const auto* const indices : {&family.weight, &family.a, &family.b}) {
+      const auto used = std::find_if(indices->begin(), indices->end(), [](int i) { return i >= 0; });
+      if (used == indices->end()) continue;
+      const size_t at = kPrefix + static_cast<size_t>(*used);
+      const Shape& w = g.shape(node.inputs[at]);
+      double products = 1;
+      if constexpr (kBackward) {
+        // The experts' input may need no gradient; then only B's products are made, for the adapters' rows.
+        const bool no_dx = kPrefix == kInBackPrefix && node.outputs.size() == adapters && indices != &family.b;
+        products = (no_dx ? 0 : 1) + (node.inputs[at + parameters] ? 1 : 0);
+      }
+      sum += products * static_cast<double>(w.fixed_rows * w.columns);
+    }
+  }
+  return 2.0 * static_cast<double>(sizes.tokens * attr.top_k) * sum;
 }
 
 const Op kInBackward = {.name = "experts_in_backward",
                         .run = typed<run_in_backward<float>, run_in_backward<double>>,
                         .scratch = scratch<kInBackPrefix>,
-                        .flops = flops<kInBackPrefix, 2>,
+                        .flops = flops<kInBackPrefix, true>,
                         .prepare = prepare};
 const Op kOutBackward = {.name = "experts_out_backward",
                          .run = typed<run_out_backward<float>, run_out_backward<double>>,
                          .scratch = scratch<kOutBackPrefix>,
-                         .flops = flops<kOutBackPrefix, 1>,
+                         .flops = flops<kOutBackPrefix, true>,
                          .prepare = prepare};
 
 std::vector<Value> after(const std::vector<Value>& inputs, size_t prefix) {
@@ -367,13 +386,13 @@ const Op kIn = {.name = "experts_in",
                 .run = typed<run_in<float>, run_in<double>>,
                 .gradient = in_gradient,
                 .scratch = scratch<kInPrefix>,
-                .flops = flops<kInPrefix, 2>,
+                .flops = flops<kInPrefix, false>,
                 .prepare = prepare};
 const Op kOut = {.name = "experts_out",
                  .run = typed<run_out<float>, run_out<double>>,
                  .gradient = out_gradient,
                  .scratch = scratch<kOutPrefix>,
-                 .flops = flops<kOutPrefix, 1>,
+                 .flops = flops<kOutPrefix, false>,
                  .prepare = prepare};
 
 // Puts a projection of every expert behind the inputs; checks that all are alike and fit `in`.

@@ -85,6 +85,12 @@ TEST(ExpertsOp, OneExpertOfOneIsADenseLayer) {
     b.loss();
     std::vector<std::vector<double>> all = {b.output(0)};
     for (const Value p : b.trained()) all.push_back(b.gradient(p));
+    double flops = 0;
+    for (const Node& node : b.g.nodes()) {
+      const bool router = !dense && !std::string_view(node.op->name).starts_with("experts");
+      if (node.op->flops != nullptr && !router) flops += node.op->flops(b.g, node, kExpertsSizes);
+    }
+    all.push_back({flops});
     return all;
   };
   EXPECT_EQ(outputs(true), outputs(false));
