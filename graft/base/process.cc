@@ -1,6 +1,7 @@
 #include "graft/base/process.h"
 
 #include <link.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -52,6 +53,9 @@ void drop_startup_pages() {
         return 0;
       },
       nullptr);
+#if defined(__GLIBC__)
+  ::malloc_trim(0);
+#endif
 }
 
 }  // namespace graft
