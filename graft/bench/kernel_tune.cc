@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 
 #include "graft/base/error.h"
 #include "graft/kernels/map.h"
@@ -53,7 +54,8 @@ Router tune_kernels(KernelBench& bench, const std::vector<const KernelInfo*>& ke
     const KernelInfo& kernel = *kernels[k];
     const auto kernel_start = Clock::now();
     const double share = (options.seconds - seconds_since(start)) / static_cast<double>(kernels.size() - k);
-    double last = 0;  // seconds that the size before took
+    double last = 0;                  // seconds that the size before took
+    double calls = 0, last_work = 1;  // of the size before: seconds of one call of every choice, bytes and operations
     for (size_t i = 0; i < sizes.size(); ++i) {
       const double left = share - seconds_since(kernel_start);
       if (i > 0) {
@@ -66,8 +68,12 @@ Router tune_kernels(KernelBench& bench, const std::vector<const KernelInfo*>& ke
       try {
         bench.prepare(kernel, {fmt::format("{}", sizes[i]), sizes[i], 0}, 0, /*with_reference=*/false);
         const double prepared = seconds_since(size_start);
+        // Attention's operations grow with the square of its length, and its scalar version takes minutes where the best takes a second.
+        const double work = kernel.bytes(bench.call()) + kernel.flops(bench.call());
+        if (i > 0 && calls * work / last_work > left) break;
         const double each = std::max(0.0, left - prepared) / static_cast<double>(sizes.size() - i);
         const std::vector<double> ns = bench.compete(candidates, std::min(each, 0.25), kDrop);
+        calls = 1e-9 * std::accumulate(ns.begin(), ns.end(), 0.0), last_work = std::max(1.0, work);
         Router::Measured m{sizes[i], {}};
         const double best = *std::min_element(ns.begin(), ns.end());
         for (size_t c = 0; c < candidates.size(); ++c) {
