@@ -24,6 +24,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # Freed memory stays in the process.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 36), "MALLOC_TOP_PAD_": str(1 << 28)}
+SLOW_SECONDS = 5  # a peer that takes longer for its checked run is not run again
 
 
 def parse():
@@ -166,17 +167,23 @@ def compare(graft, kernel, size, arguments, folder):
         return [], [first["error"]]
     inputs, outputs, parameters, _ = load(path)
     os.unlink(path)
-    engines, notes = {}, []
+    engines, slow, notes = {}, {}, []
     if kernel not in PEERS:
         notes.append(f"{kernel}: no peer is known")
     else:
         try:
             for peer, call, names in PEERS[kernel](Case(kernel, inputs, parameters, outputs, arguments.compile)):
                 try:
-                    if wrong := check(call, names, outputs, is_half(inputs)):
+                    begin = time.perf_counter()
+                    wrong = check(call, names, outputs, is_half(inputs))
+                    took = time.perf_counter() - begin
+                    if wrong:
                         notes.append(f"{kernel} {size} {peer}: another result: {wrong}")
                     else:
                         engines[peer] = call
+                    if took > SLOW_SECONDS and not wrong:
+                        slow[peer] = took
+                        notes.append(f"{kernel} {size} {peer}: one run, the checked one, took {took:.0f} s; not repeated")
                 except Exception as error:  # pylint: disable=broad-except
                     notes.append(f"{kernel} {size} {peer}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         except Exception as error:  # pylint: disable=broad-except
@@ -187,6 +194,8 @@ def compare(graft, kernel, size, arguments, folder):
         for engine in order:
             if engine == "graft":
                 ours.append(graft.time(kernel, size, arguments.seconds, limit=True))
+            elif engine in slow:
+                theirs[engine].append([slow[engine]])
             else:
                 theirs[engine].append(time_peer(engines[engine], arguments.seconds))
                 time.sleep(0.002)  # its threads stop spinning
