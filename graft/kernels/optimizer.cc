@@ -7,9 +7,9 @@
 #include "graft/kernels/math.h"
 #include "graft/kernels/optimizer_table.h"
 #include "graft/kernels/reduce.h"
-#include "graft/kernels/reduce_ref_inl.h"
 #include "graft/kernels/ref.h"
 #include "graft/kernels/rows.h"
+#include "graft/kernels/sum_blocks_inl.h"
 
 namespace graft {
 namespace {
@@ -21,8 +21,6 @@ const OptimizerTable<T>& table() noexcept {
   }
   return pick_reference(optimizer_ref<T>(), optimizer_fma<T>());
 }
-
-int64_t num_blocks(int64_t size) { return (size + kSumBlock - 1) / kSumBlock; }
 
 // f(first, last) over n elements, from the end backwards if asked: what the pass before read last is still in the cache.
 template <typename F>
@@ -97,7 +95,7 @@ template <typename T>
 double sum_squares(Context& context, std::span<const T> x) noexcept {
   const KeepSubnormals keep;
   const OptimizerTable<T>& kernels = table<T>();
-  const auto size = static_cast<int64_t>(x.size()), blocks = num_blocks(size);
+  const auto size = static_cast<int64_t>(x.size()), blocks = num_sum_blocks(size);
   const auto block = [&](int64_t b) {
     return kernels.sum_squares(x.data() + b * kSumBlock, std::min(kSumBlock, size - b * kSumBlock));
   };
@@ -115,7 +113,9 @@ double sum_squares(Context& context, std::span<const T> x) noexcept {
   return sums.finish();
 }
 
-ScratchNeed sum_squares_scratch(int64_t size) { return {static_cast<size_t>(num_blocks(size)) * sizeof(double), 0}; }
+ScratchNeed sum_squares_scratch(int64_t size) {
+  return {static_cast<size_t>(num_sum_blocks(size)) * sizeof(double), 0};
+}
 
 template <typename T>
 int64_t first_non_finite(std::span<const T> x) noexcept {
@@ -158,7 +158,8 @@ void scale_backwards(Context& context, double factor, std::span<const float> x, 
   });
 }
 
-// The sum of squares: in f32 lanes, which takes half the time of sum_squares in a cache, unless f32 cannot hold the squares.
+// The sum of squares: in f32 lanes, which takes half the time of sum_squares in a cache, unless f32 cannot hold the squares. The same
+// scratch serves both: 8 bytes a block.
 double clip_squares(Context& context, std::span<const float> g) noexcept {
   const auto quick = static_cast<double>(map_reduce_square_sum(context, g));
   return quick > 1e-20 && quick < 1e38 ? quick : sum_squares<float>(context, g);
